@@ -1,0 +1,207 @@
+"""PGD's loop against the bare loop and the peers, in turn on the same model, samples and settings.
+
+    python benchmarks/attack_loop.py --model ../shared/models/cifar10_resnet_2b.onnx --data ../shared/data/cifar10_test_5k.npz
+
+Two questions. Where no sample breaks (a budget of almost zero): what does our loop cost beside the same number of bare
+forward and backward passes? Where samples break: how fast and how strong are we beside the peers, at equal settings?
+Each round runs every contestant once, in turn; medians of the rounds and of the ratios within a round are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from rbl_attacks.pgd import pgd
+from rbl_onnx.onnx_model import onnx
+from torch import Tensor, nn
+
+from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from robustbench_lab.contracts import Bounds
+from robustbench_lab.objectives import Untargeted
+from robustbench_lab.prediction import predict_in_batches
+from robustbench_lab.sample_rng import SampleRng
+from robustbench_lab.threat_models import Linf
+
+ALMOST_NOTHING = 1e-6
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What every contestant gets: samples that are right without attack."""
+
+    model: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    eps: float
+    steps: int
+    batch_size: int
+
+    @property
+    def step_size(self) -> float:
+        return 2.5 * self.eps / self.steps
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contestant's figures."""
+
+    name: str
+    seconds: float
+    ratio: float
+    """To the first contestant's time of the same round; median."""
+    robust: float | None
+    """Share of the case's samples left unbroken."""
+
+
+def bare_loop(case: Case) -> None:
+    """Forward and backward passes of the whole set, and nothing else."""
+    for _ in range(case.steps):
+        for start in range(0, len(case.inputs), case.batch_size):
+            rows = slice(start, start + case.batch_size)
+            leaf = case.inputs[rows].clone().requires_grad_()
+            torch.autograd.grad(F.cross_entropy(case.model(leaf), case.labels[rows], reduction="sum"), leaf)
+
+
+def ours(case: Case) -> Tensor:
+    ids = [str(index) for index in range(len(case.inputs))]
+    problem = AttackProblem(
+        ProblemSetting(
+            model=case.model,
+            objective=Untargeted(),
+            threat_model=Linf(eps=case.eps),
+            clean=case.inputs,
+            goal=case.labels,
+            open=torch.ones(len(case.inputs), dtype=torch.bool),
+            bounds=Bounds(),
+            rng=SampleRng.for_samples(0, "pgd", ids, case.inputs.device),
+            batch_size=case.batch_size,
+        )
+    )
+    pgd(problem, steps=case.steps, step_size=case.step_size)
+    return problem.candidates
+
+
+def foolbox(case: Case) -> Tensor:
+    import foolbox
+
+    model = foolbox.PyTorchModel(case.model, bounds=(0, 1), device="cpu")
+    attack = foolbox.attacks.LinfPGD(steps=case.steps, abs_stepsize=case.step_size)
+    batches = zip(case.inputs.split(case.batch_size), case.labels.split(case.batch_size), strict=True)
+    return torch.cat([attack(model, x, y, epsilons=case.eps)[0] for x, y in batches])
+
+
+def torchattacks(case: Case) -> Tensor:
+    import torchattacks as library
+
+    attack = library.PGD(case.model, eps=case.eps, alpha=case.step_size, steps=case.steps)
+    batches = zip(case.inputs.split(case.batch_size), case.labels.split(case.batch_size), strict=True)
+    return torch.cat([attack(x, y) for x, y in batches])
+
+
+def art(case: Case) -> Tensor:
+    from art.attacks.evasion import ProjectedGradientDescent
+    from art.estimators.classification import PyTorchClassifier
+
+    shape = tuple(case.inputs.shape[1:])
+    wrapped = PyTorchClassifier(case.model, nn.CrossEntropyLoss(), shape, 10, clip_values=(0, 1), device_type="cpu")
+    attack = ProjectedGradientDescent(
+        wrapped,
+        eps=case.eps,
+        eps_step=case.step_size,
+        max_iter=case.steps,
+        num_random_init=1,
+        batch_size=case.batch_size,
+        verbose=False,
+    )
+    return torch.from_numpy(attack.generate(case.inputs.numpy(), case.labels.numpy()))
+
+
+CONTESTANTS: dict[str, Callable[[Case], Tensor]] = {
+    "robustbench-lab": ours,
+    "torchattacks": torchattacks,
+    "foolbox": foolbox,
+    "ART": art,
+}
+
+
+def compete(case: Case, contestants: dict[str, Callable[[Case], Tensor | None]], rounds: int) -> list[Row]:
+    """Every contestant once a round, in turn; ratios are to the first of the round."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    made: dict[str, Tensor | None] = {}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            began = time.perf_counter()
+            made[name] = run(case)
+            times[name].append(time.perf_counter() - began)
+    first = next(iter(times.values()))
+    rows = []
+    for name, taken in times.items():
+        ratios = [one / base for one, base in zip(taken, first, strict=True)]
+        rows.append(Row(name, statistics.median(taken), statistics.median(ratios), _robust(case, made[name])))
+    return rows
+
+
+def _robust(case: Case, adversarial: Tensor | None) -> float | None:
+    if adversarial is None:
+        return None
+    inside = (adversarial - case.inputs).abs().flatten(1).amax(1) <= case.eps * (1 + 1e-5) + 1e-6
+    decided = predict_in_batches(case.model, adversarial.float(), case.batch_size).argmax(1)
+    return float(((decided == case.labels) | ~inside).float().mean())
+
+
+def load(arguments: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
+    """The model and the first samples that it gets right."""
+    mean, std = json.loads(arguments.mean), json.loads(arguments.std)
+    model = onnx(path=str(arguments.model), mean=mean, std=std).eval().requires_grad_(False)
+    with np.load(arguments.data) as data:
+        inputs = torch.from_numpy(data["images"][: arguments.samples]).permute(0, 3, 1, 2).float().div(255).contiguous()
+        labels = torch.from_numpy(data["labels"][: arguments.samples]).long()
+    right = predict_in_batches(model, inputs, 128).argmax(1) == labels
+    return model, inputs[right].contiguous(), labels[right]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=SHARED / "models/cifar10_resnet_2b.onnx")
+    parser.add_argument("--data", type=Path, default=SHARED / "data/cifar10_test_5k.npz")
+    parser.add_argument("--mean", default="[0.4914, 0.4822, 0.4465]")
+    parser.add_argument("--std", default="[0.2471, 0.2435, 0.2616]")
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--eps", type=float, default=2 / 255)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON, too")
+    arguments = parser.parse_args()
+    if not (arguments.model.is_file() and arguments.data.is_file()):
+        parser.error(f"{arguments.model} or {arguments.data} is not there: name an ONNX model and an .npz of images")
+    model, inputs, labels = load(arguments)
+    figures = {}
+    for title, eps in (("no sample breaks", ALMOST_NOTHING), (f"eps {arguments.eps:.4f}", arguments.eps)):
+        case = Case(model, inputs, labels, eps, arguments.steps, arguments.batch_size)
+        first: dict[str, Callable[[Case], Tensor | None]] = {"bare loop": bare_loop} if eps == ALMOST_NOTHING else {}
+        rows = compete(case, {**first, **CONTESTANTS}, arguments.rounds)
+        figures[title] = [asdict(row) for row in rows]
+        print(f"\n{title}: {len(inputs)} samples, {arguments.steps} steps, batches of {arguments.batch_size}")
+        for row in rows:
+            robust = "" if row.robust is None else f"   unbroken {row.robust:.4f}"
+            print(f"  {row.name:16} {row.seconds:7.2f} s   {row.ratio:5.2f} x{robust}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Datasets and image classifiers of torchvision."""
+
+from robustbench_lab import hookimpl
+from robustbench_lab.contracts import DatasetSpec, ModelSpec
+from robustbench_lab.wrapped_library import wrapper_version
+
+
+@hookimpl
+def rbl_datasets() -> list[DatasetSpec]:
+    """Small-image datasets of torchvision."""
+    return [
+        DatasetSpec(
+            name="torchvision:",
+            factory="rbl_torchvision.torchvision_dataset:torchvision_dataset",
+            summary="CIFAR10, CIFAR100, MNIST, FashionMNIST, KMNIST, SVHN, STL10, USPS: torchvision:MNIST(root='data')",
+            version="1",
+            requires=("torchvision",),
+        )
+    ]
+
+
+@hookimpl
+def rbl_models() -> list[ModelSpec]:
+    """Image classifiers of torchvision."""
+    return [
+        ModelSpec(
+            name="torchvision:",
+            factory="rbl_torchvision.torchvision_model:torchvision_model",
+            summary="any torchvision classifier: torchvision:resnet18(weights='resnet18.pth')",
+            version=wrapper_version("1", "torchvision"),
+            requires=("torchvision",),
+        )
+    ]

@@ -1,0 +1,51 @@
+"""A torchvision classifier with weights from a local file or from torchvision."""
+
+from typing import Any
+
+import torchvision
+from torch import nn
+
+from robustbench_lab.errors import UsageError, did_you_mean
+from robustbench_lab.global_randomness import seeded
+from robustbench_lab.normalization import Normalized
+from robustbench_lab.plugin_loading import describe_error
+from robustbench_lab.weights import MatchBy, apply_weights, require_weights
+
+
+def torchvision_model(
+    name: str,
+    *,
+    weights: str | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    num_classes: int = 1000,
+    pretrained: bool = False,
+    random_weights: bool = False,
+    weights_by: MatchBy = "name",
+) -> nn.Module:
+    """The torchvision classifier `name` for images `[N, 3, H, W]` in [0, 1], to logits.
+
+    weights: a local `.safetensors` or state_dict file; weights_by: see `apply_weights`. pretrained: torchvision's
+    default weights, downloaded or from its cache. random_weights: neither, the same random weights every time.
+    mean, std: normalisation; by default what torchvision's weights of this name were trained with. Raises UsageError.
+    """
+    source = f"torchvision:{name}"
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UsageError(f"torchvision knows no classifier '{name}'.{did_you_mean(name, known)}")
+    require_weights(source, weights=weights, pretrained=pretrained, random_weights=random_weights)
+    trained = torchvision.models.get_model_weights(name).DEFAULT
+    net = _create(name, source, trained if pretrained else None, num_classes)
+    if weights is not None:
+        apply_weights(net, weights, source, weights_by)
+    usual = trained.transforms()
+    return Normalized(net, usual.mean if mean is None else mean, usual.std if std is None else std).eval()
+
+
+def _create(name: str, source: str, trained: Any, num_classes: int) -> Any:
+    try:
+        with seeded("initial weights"):
+            return torchvision.models.get_model(name, weights=trained, num_classes=num_classes)
+    except Exception as error:  # a wrong number of classes, no network, a damaged download
+        advice = "; without internet, add weights='file.pth'" if isinstance(error, OSError) else ""
+        raise UsageError(f"{source}: torchvision cannot make it ({describe_error(error)}){advice}") from error

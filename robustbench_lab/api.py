@@ -1,0 +1,156 @@
+"""The Python interface: evaluate a model at hand in one call, through the same pipeline as `rbl run`."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustbench_lab.contracts import Bounds, DatasetSpec, ModelSpec, Samples
+from robustbench_lab.errors import UsageError
+from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.hookspecs import hookimpl
+from robustbench_lab.leaderboard import Leaderboard
+from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.records import CellRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IN_MEMORY = "in-memory"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` returns."""
+
+    records: tuple[CellRecord, ...]
+    """One for each attack, in order, with per-sample outcomes."""
+    leaderboard: Leaderboard
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row for each attack, with the columns of `rbl run --json`; metrics as name, name_low, name_high."""
+        import pandas as pd
+
+        from robustbench_lab.report.json_documents import cell_row
+
+        return pd.DataFrame([cell_row(record) for record in self.records])
+
+
+def evaluate(
+    model: nn.Module | str,
+    dataset: tuple[Any, Any] | str,
+    attacks: Sequence[str] = ("pgd",),
+    *,
+    norm: str | None = None,
+    eps: float | str | None = None,
+    device: str = "auto",
+    samples: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    database: str | Path | None = None,
+    **spec: Any,
+) -> Evaluation:
+    """Measure how a classifier holds up against attacks.
+
+    model: a `torch.nn.Module` that maps images `[N, C, H, W]` in [0, 1] to logits `[N, K]` (normalisation inside), or
+        the name of a model as `rbl run --model` takes it.
+    dataset: inputs `[N, ...]` (float in [0, 1]) and labels `[N]`, as tensors or arrays, or the name of a dataset.
+    attacks: as `rbl run --attack` takes them, such as "pgd(steps=50)".
+    norm, eps: the threat model; None: the dataset's usual one (in-memory data: linf 8/255).
+    database: keep the results there, so that a second call computes nothing twice; None: nowhere.
+    spec: further fields of an experiment, such as `defenses=["jpeg"]`.
+
+    Raises RblError (one line) where something does not fit.
+    """
+    plugin = _InMemory(model, dataset)
+    catalog = open_catalog(spec.pop("plugins", ()), [(IN_MEMORY, plugin)])
+    with tempfile.TemporaryDirectory() as folder:
+        fields = {
+            "models": [model if isinstance(model, str) else IN_MEMORY],
+            "datasets": [dataset if isinstance(dataset, str) else IN_MEMORY],
+            "attacks": list(attacks),
+            "norms": [norm] if norm else [],
+            "eps": [] if eps is None else [eps],
+            "devices": [device],
+            "seeds": [seed],
+            "samples": samples,
+            "batch_size": batch_size,
+            "database": str(database) if database else str(Path(folder) / "rbl.db"),
+            **spec,
+        }
+        result = run_experiment(ExperimentSpec.from_flags(**fields), catalog)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return Evaluation(result.records, result.leaderboard)
+
+
+class _InMemory:
+    """A plugin that brings the objects of one call."""
+
+    def __init__(self, model: nn.Module | str, dataset: tuple[Any, Any] | str) -> None:
+        self._model = model
+        self._dataset = dataset
+
+    @hookimpl
+    def rbl_models(self) -> list[ModelSpec]:
+        """The model, where one was handed in."""
+        model = self._model
+        if isinstance(model, str):
+            return []
+        return [ModelSpec(name=IN_MEMORY, factory=lambda: copy.deepcopy(model), version=model_fingerprint(model))]
+
+    @hookimpl
+    def rbl_datasets(self) -> list[DatasetSpec]:
+        """The data, where some were handed in."""
+        if isinstance(self._dataset, str):
+            return []
+        data = InMemoryDataset.of(*self._dataset)
+        return [DatasetSpec(name=IN_MEMORY, factory=lambda: data, version=data.revision)]
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """A hash of a module's structure and of all its tensors."""
+    digest = sha256(repr(model).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class InMemoryDataset:
+    """Inputs and labels at hand, as a dataset."""
+
+    inputs: Tensor
+    labels: Tensor
+    revision: str
+    sample_ids: tuple[str, ...]
+    bounds: Bounds = Bounds()
+    classes: int | None = None
+
+    @classmethod
+    def of(cls, inputs: Any, labels: Any) -> InMemoryDataset:
+        """Tensors or arrays; integer images are refused, since their scale cannot be known."""
+        images = torch.as_tensor(np.asarray(inputs) if not isinstance(inputs, Tensor) else inputs).detach().cpu()
+        targets = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).detach().cpu()
+        if not images.is_floating_point():
+            raise UsageError(f"inputs are {images.dtype}: convert them to float in [0, 1], for images x.float() / 255")
+        if targets.ndim != 1 or len(targets) != len(images):
+            raise UsageError(f"{len(images)} inputs need as many labels [N]; these have shape {list(targets.shape)}")
+        images, targets = images.float().contiguous(), targets.long()
+        digest = sha256(images.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
+        return cls(images, targets, digest, tuple(str(index) for index in range(len(images))))
+
+    def load(self, indices: Sequence[int]) -> Samples:
+        """Samples by position."""
+        index = torch.tensor(list(indices), dtype=torch.int64)
+        return Samples(self.inputs[index], self.labels[index])

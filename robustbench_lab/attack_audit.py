@@ -1,0 +1,83 @@
+"""The core re-checks what an attack claims: a fresh pass in float32 and the threat model decide, not the attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from robustbench_lab.prediction import predict_in_batches
+from robustbench_lab.records import Finding, Outcomes, Severity
+from robustbench_lab.sample_trees import cut
+
+RANDOMIZED_PASSES = 5
+"""Forward passes by which success is judged where the model is randomized: the majority counts."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The verdict of the core on an attack's candidates."""
+
+    outcomes: Outcomes
+    findings: tuple[Finding, ...]
+
+
+def audit_attack(problem: AttackProblem, setting: ProblemSetting, judge: nn.Module, *, passes: int) -> Audit:
+    """Judge the candidates of all N samples of a unit.
+
+    setting: the problem's own setting; its `open` samples are the ones right without attack.
+    judge: the model that is evaluated (the defended one, also where the adversary attacked another).
+    passes: forward passes each success is judged by; more than one for randomized models.
+
+    A candidate outside the region, the bounds or the finite numbers counts as a failed attack on its sample.
+    """
+    candidates = problem.candidates
+    region = setting.threat_model.around(setting.clean, setting.bounds)
+    allowed = region.contains(candidates)
+    succeeded = _judged(setting, judge, candidates, passes)
+    broken = succeeded & allowed & setting.open
+    distance = torch.where(broken, region.distance(candidates), torch.nan)
+    distance = torch.where(setting.open, distance, 0.0)
+    outcomes = Outcomes(
+        clean_correct=_array(setting.open, np.bool_),
+        robust=_array(setting.open & ~broken, np.bool_),
+        distance=_array(distance, np.float32),
+    )
+    violations = int((~allowed & setting.open).sum())
+    unconfirmed = int((problem.claimed & allowed & ~succeeded).sum())
+    return Audit(outcomes, _findings(violations, unconfirmed, len(candidates)))
+
+
+def _judged(setting: ProblemSetting, judge: nn.Module, candidates: Tensor, passes: int) -> Tensor:
+    """Whether most of some fresh forward passes find each goal reached, bool `[N]`."""
+
+
+    def reached(prediction: Any, rows: slice) -> Tensor:
+        return setting.objective.succeeded(prediction, cut(setting.goal, rows.start, rows.stop))
+
+    finite = candidates.nan_to_num(setting.bounds.low, setting.bounds.high, setting.bounds.low)
+    votes = torch.zeros(len(candidates), dtype=torch.int64, device=candidates.device)
+    for _ in range(passes):
+        votes += predict_in_batches(judge, finite, setting.batch_size, reached)
+    return votes * 2 > passes
+
+
+def _findings(violations: int, unconfirmed: int, samples: int) -> tuple[Finding, ...]:
+    found = []
+    if violations:
+        severity = Severity.FATAL if violations * 2 > samples else Severity.SUSPECT
+        text = "the attack handed in inputs outside the threat model; they count as failed attacks (value: how many)"
+        found.append(Finding("outside-threat-model", severity, text, float(violations)))
+    if unconfirmed:
+        severity = Severity.SUSPECT if unconfirmed > max(1, samples // 500) else Severity.INFO
+        text = "a fresh forward pass did not confirm the attack's success on some samples (value: how many)"
+        found.append(Finding("unconfirmed-success", severity, text, float(unconfirmed)))
+    return tuple(found)
+
+
+def _array(tensor: Tensor, dtype: type[np.generic]) -> np.ndarray:
+    return tensor.cpu().numpy().astype(dtype)

@@ -1,0 +1,140 @@
+"""The core's own components, registered as a stranger would register them."""
+
+from robustbench_lab.contracts import (
+    DefenseSpec,
+    ExecutorSpec,
+    MetricSpec,
+    ObjectiveSpec,
+    ReportSpec,
+    TaskSpec,
+    ThreatModelSpec,
+)
+from robustbench_lab.hookspecs import hookimpl
+
+VERSION = "1"
+
+
+@hookimpl
+def rbl_tasks() -> list[TaskSpec]:
+    """The first task."""
+    return [
+        TaskSpec(
+            name="classification",
+            factory="robustbench_lab.tasks.classification:Classification",
+            summary="images to one of several classes",
+            version=VERSION,
+        )
+    ]
+
+
+@hookimpl
+def rbl_objectives() -> list[ObjectiveSpec]:
+    """What an adversary of a classifier wants."""
+    return [
+        ObjectiveSpec(
+            name="untargeted",
+            factory="robustbench_lab.objectives:Untargeted",
+            summary="any class but the right one",
+            version=VERSION,
+        ),
+        ObjectiveSpec(
+            name="targeted",
+            factory="robustbench_lab.objectives:Targeted",
+            summary="one chosen wrong class",
+            version=VERSION,
+        ),
+    ]
+
+
+@hookimpl
+def rbl_threat_models() -> list[ThreatModelSpec]:
+    """Norm balls."""
+    return [
+        ThreatModelSpec(
+            name="linf",
+            factory="robustbench_lab.threat_models:Linf",
+            summary="every value changes by at most eps",
+            version=VERSION,
+        ),
+        ThreatModelSpec(
+            name="l2",
+            factory="robustbench_lab.threat_models:L2",
+            summary="the Euclidean length of the change is at most eps",
+            version=VERSION,
+        ),
+        ThreatModelSpec(
+            name="l1",
+            factory="robustbench_lab.threat_models:L1",
+            summary="the absolute changes sum to at most eps",
+            version=VERSION,
+        ),
+    ]
+
+
+@hookimpl
+def rbl_defenses() -> list[DefenseSpec]:
+    """The absence of one, so that every cell has a defense."""
+    return [
+        DefenseSpec(
+            name="none",
+            factory="robustbench_lab.undefended:undefended",
+            summary="the model as it is",
+            version=VERSION,
+        )
+    ]
+
+
+@hookimpl
+def rbl_metrics() -> list[MetricSpec]:
+    """A classifier's."""
+    return [
+        MetricSpec(
+            name="clean_accuracy",
+            factory="robustbench_lab.tasks.classification:clean_accuracy",
+            summary="share of samples that are right without attack",
+            version=VERSION,
+        ),
+        MetricSpec(
+            name="robust_accuracy",
+            factory="robustbench_lab.tasks.classification:robust_accuracy",
+            summary="share of samples that are right and that no attack broke",
+            version=VERSION,
+        ),
+    ]
+
+
+@hookimpl
+def rbl_executors() -> list[ExecutorSpec]:
+    """In this process."""
+    return [
+        ExecutorSpec(
+            name="inline",
+            factory="robustbench_lab.executors.inline:InlineExecutor",
+            summary="in this process, one work unit after another",
+            tasks=(),
+            version=VERSION,
+        )
+    ]
+
+
+@hookimpl
+def rbl_reports() -> list[ReportSpec]:
+    """One module of `robustbench_lab.report` for each format."""
+    summaries = {
+        "table": "for a terminal",
+        "markdown": "a Markdown table",
+        "csv": "comma-separated values, one row a model",
+        "json": "one JSON document",
+        "jsonl": "the results themselves, one a line, to be ranked again elsewhere",
+        "latex": "a booktabs table",
+    }
+    return [
+        ReportSpec(
+            name=name,
+            factory=f"robustbench_lab.report.{name}:render",
+            summary=summary,
+            tasks=(),
+            version=VERSION,
+        )
+        for name, summary in summaries.items()
+    ]

@@ -1,0 +1,19 @@
+"""`rbl db`: care for a result database."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Care for a result database.", no_args_is_help=True)
+
+
+@app.command()
+def upgrade(db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db") -> None:
+    """Bring a database written by an older rbl to the schema of this one. Nothing is lost."""
+    from robustbench_lab.cli.output import say
+    from robustbench_lab.result_store import upgrade as bring_up_to_date
+
+    before, after = bring_up_to_date(db)
+    say(f"{db} has schema {after} already" if before == after else f"upgraded {db} from schema {before} to {after}")

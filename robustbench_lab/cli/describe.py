@@ -1,0 +1,31 @@
+"""`rbl describe`: what a component does and which parameters it takes."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Optional
+
+import typer
+
+from robustbench_lab.cli.listing import Kind
+
+
+def describe(
+    kind: Annotated[Kind, typer.Argument(help="The kind of component.")],
+    name: Annotated[str, typer.Argument(help="Its name, such as pgd.")],
+    plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
+) -> None:
+    """Show a component's parameters with their defaults, and its documentation."""
+    from robustbench_lab.cli.output import console
+    from robustbench_lab.pipeline import open_catalog
+
+    catalog = open_catalog(plugin or [])
+    key = kind.value.replace("-", "_")
+    entry = catalog.find(key, name)
+    out = console()
+    out.print(f"{entry.spec.name}  ({entry.plugin.name} {entry.spec.version or entry.plugin.version})")
+    for parameter in catalog.parameters(key, name):
+        default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
+        out.print(f"  {parameter.name}: {default}")
+    documentation = inspect.getdoc(catalog.load_factory(key, name)) or entry.spec.summary
+    out.print(f"\n{documentation}")

@@ -1,0 +1,86 @@
+"""The flags that describe an experiment, shared by every command that takes one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from robustbench_lab.experiment_spec import ExperimentSpec
+
+WHAT, HOW, WHERE = "What to evaluate", "Budget and size", "Where and how"
+
+_File = Annotated[
+    Optional[str],  # noqa: UP045 (read at run time by typer on every supported Python)
+    typer.Argument(metavar="[EXPERIMENT.toml]", help="A file with the same settings as the flags; flags come first."),
+]
+
+
+def _many(flag: str, text: str, panel: str, metavar: str) -> Any:
+    return Annotated[Optional[list[str]], typer.Option(flag, help=text, rich_help_panel=panel, metavar=metavar)]  # noqa: UP045
+
+
+def _one(flag: str, of: Any, text: str, panel: str, metavar: str) -> Any:
+    return Annotated[Optional[of], typer.Option(flag, help=text, rich_help_panel=panel, metavar=metavar)]  # noqa: UP045
+
+
+def _switch(flag: str, text: str) -> Any:
+    return Annotated[bool, typer.Option(flag, help=text, rich_help_panel=WHERE)]
+
+
+FLAGS: dict[str, Any] = {
+    "attacks": _many("--attack", "Attack, such as pgd or 'pgd(steps=50, restarts=2)'. Repeatable.", WHAT, "NAME"),
+    "models": _many("--model", "Model, such as digits-cnn or \"onnx(path='net.onnx')\". Repeatable.", WHAT, "NAME"),
+    "datasets": _many("--dataset", "Dataset, such as digits or \"npz(path='test.npz')\". Repeatable.", WHAT, "NAME"),
+    "defenses": _many("--defense", "Defense in front of the model. Repeatable.", WHAT, "NAME"),
+    "objectives": _many("--objective", "What the adversary wants. Repeatable.", WHAT, "NAME"),
+    "tasks": _many("--task", "Only models of this task. Repeatable.", WHAT, "NAME"),
+    "threat_models": _many("--threat-model", "In place of --norm and --eps: 'linf(eps=8/255)'.", HOW, "NAME"),
+    "norms": _many("--norm", "linf, l2 or l1. Repeatable.", HOW, "NORM"),
+    "eps": _many("--eps", "Budget in the data's units, such as 8/255. Repeatable.", HOW, "NUMBER"),
+    "samples": _one("--samples", int, "The first N samples only.", HOW, "N"),
+    "seeds": _many("--seed", "Seed of the random numbers. Repeatable.", HOW, "N"),
+    "adversary": _many("--adversary", "adaptive (through the defense) or oblivious (the bare model).", HOW, "KIND"),
+    "devices": _many("--device", "auto, cpu, cuda, cuda:1 ... Repeatable.", WHERE, "DEVICE"),
+    "executor": _one("--executor", str, "Where work units are evaluated.", WHERE, "NAME"),
+    "batch_size": _one("--batch-size", int, "Samples in one pass at most. Changes no number.", WHERE, "N"),
+    "database": _one("--db", str, "Result database: a file or an SQLAlchemy URL.  [default: rbl.db]", WHERE, "DB"),
+    "plugins": _many("--plugin", "A single-file plugin, such as my_attack.py. Repeatable.", WHERE, "FILE"),
+    "save_adversarials": _switch("--save-adversarials", "Keep the adversarial inputs beside the database."),
+    "fresh": _switch("--fresh", "Evaluate stored cells again."),
+    "retry_failed": _switch("--retry-failed", "Evaluate cells again that failed before."),
+}
+
+
+def takes_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command(spec, ...)` the experiment's flags in front of its own."""
+
+    @functools.wraps(command)
+    def with_flags(**given: Any) -> Any:
+        flags = {name: given.pop(name) for name in FLAGS}
+        return command(spec_from(given.pop("file"), flags), **given)
+
+    own = list(inspect.signature(command).parameters.values())[1:]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    shared = [inspect.Parameter("file", kind, default=None, annotation=_File)]
+    shared += [inspect.Parameter(name, kind, default=_default(of), annotation=of) for name, of in FLAGS.items()]
+    parameters = shared + [one.replace(kind=kind) for one in own]
+    with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {one.name: one.annotation for one in parameters}
+    return with_flags
+
+
+def spec_from(file: str | None, flags: dict[str, Any]) -> ExperimentSpec:
+    """The experiment a file and flags describe; a flag that is given replaces the file's value."""
+    from robustbench_lab.experiment_spec import ExperimentSpec
+
+    given = {name: value for name, value in flags.items() if value not in (None, [], False)}
+    return ExperimentSpec.from_file_and_flags(file, given)
+
+
+def _default(annotation: Any) -> Any:
+    return False if annotation.__args__[0] is bool else None

@@ -1,0 +1,35 @@
+"""`rbl leaderboard`: tables from stored results."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+Names = Optional[list[str]]  # noqa: UP045 (read at run time by typer on every supported Python)
+
+
+def leaderboard(
+    definition: Annotated[Optional[str], typer.Option("--definition", help="A leaderboard.toml to follow.")] = None,  # noqa: UP045
+    task: Annotated[Names, typer.Option("--task", help="Only this task. Repeatable.")] = None,
+    sort: Annotated[Optional[str], typer.Option("--sort", help="A metric, model, passes or seconds.")] = None,  # noqa: UP045
+    format: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",  # noqa: A002
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
+    plugin: Annotated[Names, typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,
+) -> None:
+    """Rank stored results: worst case over attacks per sample, exact intervals, ties share a rank."""
+    from robustbench_lab.cli.output import console
+    from robustbench_lab.cli.stored_results import stored_leaderboard
+    from robustbench_lab.pipeline import open_catalog
+    from robustbench_lab.report.table import renderable
+
+    catalog = open_catalog(plugin or [])
+    built = stored_leaderboard(catalog, db, definition=definition, tasks=task or [], sort=sort)
+    chosen = "json" if json else format
+    if chosen == "table":
+        console().print(renderable(built))
+    else:
+        catalog.find("reports", chosen)
+        sys.stdout.write(catalog.load_factory("reports", chosen)(built).rstrip("\n") + "\n")

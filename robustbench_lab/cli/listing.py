@@ -1,0 +1,76 @@
+"""`rbl list`: what there is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from robustbench_lab.catalog import Entry
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    MODELS = "models"
+    DATASETS = "datasets"
+    ATTACKS = "attacks"
+    DEFENSES = "defenses"
+    OBJECTIVES = "objectives"
+    THREAT_MODELS = "threat-models"
+    METRICS = "metrics"
+    EXECUTORS = "executors"
+    REPORTS = "reports"
+    TASKS = "tasks"
+
+
+def list_components(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
+) -> None:
+    """List the components of a kind, with their plugin, version, tasks and norms."""
+    from robustbench_lab.catalog import Catalog
+    from robustbench_lab.cli.output import print_json
+    from robustbench_lab.plugin_loading import load_plugins
+
+    entries = Catalog.from_plugins(load_plugins(plugin or [])).entries(kind.value.replace("-", "_"))
+    rows = [row(entry) for entry in sorted(entries, key=lambda entry: entry.spec.name)]
+    if json:
+        print_json(rows)
+    else:
+        _print_table(rows)
+
+
+def row(entry: Entry) -> dict[str, Any]:
+    """The same facts about a component for every listing."""
+    spec = entry.spec
+    return {
+        "name": spec.name,
+        "summary": spec.summary,
+        "tasks": list(spec.tasks),
+        "threat_models": list(getattr(spec, "threat_models", ())),
+        "access": getattr(spec, "access", None),
+        "plugin": entry.plugin.name,
+        "version": spec.version or entry.plugin.version,
+        "missing": entry.problem,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from robustbench_lab.cli.output import console
+
+    norms = any(one["threat_models"] for one in rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("name", *(["norms"] if norms else []), "tasks", "plugin", "what it is"):
+        table.add_column(column, no_wrap=column == "name")
+    for one in rows:
+        text = one["summary"] + (f"  (not usable: {one['missing']})" if one["missing"] else "")
+        middle = [", ".join(one["threat_models"])] if norms else []
+        table.add_row(one["name"], *middle, ", ".join(one["tasks"]), f"{one['plugin']} {one['version']}", text)
+    console().print(table)

@@ -1,0 +1,111 @@
+"""`rbl`: every command is one file of this folder, and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import typer
+
+from robustbench_lab.cli import (
+    database,
+    describe,
+    leaderboard,
+    listing,
+    plan,
+    plugins,
+    report,
+    run,
+    show,
+)
+from robustbench_lab.errors import RblError
+from robustbench_lab.exit_codes import ExitCode
+
+BUILT_IN = {
+    "run": run.run,
+    "plan": plan.plan,
+    "leaderboard": leaderboard.leaderboard,
+    "show": show.show,
+    "report": report.report,
+    "list": listing.list_components,
+    "describe": describe.describe,
+}
+GROUPS = {"plugins": plugins.app, "db": database.app}
+CommandLineError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+"""Click's, or from some version on typer's own copy of it: a flag that does not exist, a number that is none."""
+
+
+def main() -> None:
+    """The command line, with its exit code. Expected errors are one line; a traceback is a bug."""
+    # Idle OpenMP threads that spin starve every other process of the machine: 8 to 19 times slower on 2 cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        sys.exit(_run())
+    except BrokenPipeError:
+        # The reader has gone (`rbl leaderboard | head`); stop Python from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.OK)
+
+
+def _run() -> int:
+    try:
+        result: Any = build_app()(standalone_mode=False)
+    except RblError as error:
+        return _complain(str(error), error.exit_code)
+    except CommandLineError as error:
+        return _complain(" ".join(error.format_message().split()), ExitCode.USAGE)
+    except typer.Exit as done:
+        return done.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return _complain("interrupted", ExitCode.INTERRUPTED)
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def build_app() -> typer.Typer:
+    """All commands: built-in ones and plugins'."""
+    app = typer.Typer(
+        name="rbl",
+        help="Measure adversarial robustness, and make the number one that others can check.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    for name, command in BUILT_IN.items():
+        app.command(name)(command)
+    for name, group in GROUPS.items():
+        app.add_typer(group, name=name)
+    _add_plugin_commands(app)
+    app.callback(invoke_without_command=True)(_global_options)
+    return app
+
+
+def _add_plugin_commands(app: typer.Typer) -> None:
+    from robustbench_lab.catalog import Catalog
+    from robustbench_lab.plugin_loading import load_plugins
+
+    catalog = Catalog.from_plugins(load_plugins())
+    for entry in catalog.entries("commands"):
+        app.command(entry.spec.name, help=entry.spec.summary)(catalog.load_factory("commands", entry.spec.name))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from robustbench_lab import __version__
+
+        typer.echo(f"rbl {__version__}")
+        raise typer.Exit
+
+
+def _global_options(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    del version
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"rbl: {message}", file=sys.stderr)  # noqa: T201
+    return code

@@ -1,0 +1,85 @@
+"""`rbl plan`: what a run would do."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustbench_lab.cli.experiment_flags import takes_experiment
+from robustbench_lab.cli.output import console, print_json, say
+
+if TYPE_CHECKING:
+    from robustbench_lab.experiment_spec import ExperimentSpec
+    from robustbench_lab.run_plan import RunPlan
+
+
+@takes_experiment
+def plan(
+    spec: "ExperimentSpec",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show the cells a run would evaluate, with samples and estimated passes. Evaluates nothing."""
+    from robustbench_lab.pipeline import open_catalog
+    from robustbench_lab.run_plan import make_plan
+
+    made = make_plan(spec, open_catalog(spec.plugins))
+    stored = _stored(spec, made)
+    rows = [_row(cell, cell.cell_id in stored) for cell in made.cells]
+    if json:
+        left_out = [{"what": one.label, "reason": one.reason} for one in made.left_out]
+        print_json({"cells": rows, "left_out": left_out})
+        return
+    _print_table(rows)
+    for one in made.left_out:
+        say(f"left out: {one.label}: {one.reason}")
+
+
+def _stored(spec: "ExperimentSpec", made: "RunPlan") -> set[str]:
+    from robustbench_lab.errors import StoreError
+    from robustbench_lab.result_store import open_store
+
+    try:
+        store = open_store(spec.database, create=False)
+    except StoreError:
+        return set()
+    with store:
+        return set(store.stored_statuses([cell.cell_id for cell in made.cells]))
+
+
+def _row(cell: Any, stored: bool) -> dict[str, Any]:
+    samples = len(cell.samples.sample_ids)
+    return {
+        "cell_id": cell.cell_id,
+        "task": cell.task,
+        "model": cell.model.label,
+        "defense": cell.defense.label,
+        "dataset": cell.dataset.label,
+        "attack": cell.attack.label,
+        "objective": cell.objective.label,
+        "threat_model": cell.threat_model.label,
+        "adversary": cell.adversary,
+        "seed": cell.seed,
+        "samples": samples,
+        "forward_passes_at_most": samples * cell.estimated_forward or None,
+        "backward_passes_at_most": samples * cell.estimated_backward if cell.estimated_forward else None,
+        "stored": stored,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("cell", "model", "dataset", "attack", "threat model", "samples", "passes at most", "stored"):
+        table.add_column(column, justify="right" if column in ("samples", "passes at most") else "left")
+    for row in rows:
+        model = row["model"] if row["defense"] == "none" else f"{row['model']} + {row['defense']}"
+        forward, backward = row["forward_passes_at_most"], row["backward_passes_at_most"]
+        passes = f"{forward:,} + {backward:,}" if forward else "unknown"
+        stored = "yes" if row["stored"] else "no"
+        cells = [row["cell_id"][:8], model, row["dataset"], row["attack"], row["threat_model"]]
+        table.add_row(*cells, f"{row['samples']:,}", passes, stored)
+    out = console()
+    out.print(table)
+    new = sum(not row["stored"] for row in rows)
+    out.print(f"{len(rows)} cells, {new} to evaluate; passes are forward + backward, summed over samples")

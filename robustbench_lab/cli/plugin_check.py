@@ -1,0 +1,103 @@
+"""`rbl plugins check`: the shipped contract tests on a plugin's components."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from robustbench_lab.component_syntax import Component
+from robustbench_lab.errors import RblError, UsageError, describe_error, did_you_mean
+
+if TYPE_CHECKING:
+    from robustbench_lab.catalog import Catalog, Entry
+
+CHECKED = ("attacks", "models", "datasets", "defenses")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found about one component."""
+
+    title: str
+    state: str
+    """`ok`, `wrong`, or `not checked`."""
+    remarks: tuple[str, ...]
+
+
+def check_plugin(catalog: Catalog, name: str) -> list[Checked]:
+    """Run the contract tests on every attack, model, dataset and defense of a plugin."""
+    record = next((one for one in catalog.plugins if one.name == name), None)
+    if record is None:
+        raise UsageError(f"there is no plugin '{name}'.{did_you_mean(name, [one.name for one in catalog.plugins])}")
+    if record.error:
+        return [Checked(f"plugin '{name}'", "wrong", (record.error,))]
+    entries = [entry for kind in CHECKED for entry in catalog.entries(kind) if entry.plugin.name == name]
+    return [_checked(catalog, entry) for entry in entries]
+
+
+def _checked(catalog: Catalog, entry: Entry) -> Checked:
+    if entry.is_family:
+        return Checked(entry.title, "not checked", ("a family: check one of its names in a run",))
+    if entry.problem:
+        return Checked(entry.title, "not checked", (entry.problem,))
+    try:
+        catalog.resolve(entry.kind.name, Component(entry.spec.name))
+    except RblError as error:
+        return Checked(entry.title, "not checked", (f"cannot be made without parameters: {error}",))
+    try:
+        remarks = tuple(_remarks(catalog, entry))
+    except Exception as error:  # noqa: BLE001 (whatever it is, the author must hear it)
+        remarks = (describe_error(error),)
+    return Checked(entry.title, "wrong" if remarks else "ok", remarks)
+
+
+def _remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
+    from robustbench_lab.testing import component_contracts as contracts
+
+    kind = entry.kind.name
+    made = catalog.resolve(kind, Component(entry.spec.name))
+    if kind == "attacks":
+        yield from _attack_remarks(catalog, entry)
+    elif kind == "datasets":
+        yield from contracts.check_dataset(catalog.build(kind, made))
+    elif kind == "defenses":
+        defended = catalog.build(kind, made, contracts.plain_model())
+        yield from contracts.check_defense(defended, entry.spec.gradient, randomized=entry.spec.randomized)
+    else:
+        yield from _model_remarks(catalog, entry)
+
+
+def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
+    from robustbench_lab.testing.attack_contract import check_attack
+
+    made = catalog.resolve("attacks", Component(entry.spec.name))
+    for name in entry.spec.threat_models:
+
+        def threat_model_of(eps: float, name: str = name) -> Any:
+            return catalog.build("threat_models", catalog.resolve("threat_models", Component(name, {"eps": eps})))
+
+        def run(problem: Any) -> None:
+            catalog.build("attacks", made, problem)
+
+        for remark in check_attack(run, threat_model_of, name, sample_deterministic=entry.spec.sample_deterministic):
+            yield f"in {name}: {remark}"
+
+
+def _model_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
+    import torch
+
+    from robustbench_lab.preflight import check_model
+    from robustbench_lab.records import Severity
+    from robustbench_lab.workbench import ready
+
+    model = ready(catalog.build("models", catalog.resolve("models", Component(entry.spec.name))), torch.device("cpu"))
+    if entry.spec.reference_dataset is None:
+        return
+    reference = catalog.resolve("datasets", Component(entry.spec.reference_dataset))
+    dataset = catalog.build("datasets", reference)
+    samples = dataset.load(range(min(64, len(dataset.sample_ids))))
+    task = catalog.load_factory("tasks", entry.spec.tasks[0])()
+    for finding in check_model(model, samples, dataset, task, 64, randomized=False):
+        if finding.severity is not Severity.INFO:
+            yield finding.message

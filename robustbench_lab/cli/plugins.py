@@ -1,0 +1,86 @@
+"""`rbl plugins`: what is installed, and whether it works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+app = typer.Typer(help="Plugins: what is installed, and whether it works.", no_args_is_help=True)
+Files = Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")]  # noqa: UP045
+
+
+@app.command("list")
+def list_plugins(
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    plugin: Files = None,
+) -> None:
+    """List plugins with their version, what they bring, and what is wrong with them."""
+    from robustbench_lab.catalog import Catalog
+    from robustbench_lab.cli.output import print_json
+    from robustbench_lab.plugin_loading import load_plugins
+
+    rows = [_row(record) for record in Catalog.from_plugins(load_plugins(plugin or [])).plugins]
+    if json:
+        print_json(rows)
+    else:
+        _print_table(rows)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A plugin file, or the name of an installed plugin.")],
+) -> int:
+    """Run the contract tests on a plugin's attacks, models, datasets and defenses."""
+    from robustbench_lab.cli.output import say
+    from robustbench_lab.cli.plugin_check import check_plugin
+    from robustbench_lab.exit_codes import ExitCode
+    from robustbench_lab.pipeline import open_catalog
+
+    file = Path(name) if name.endswith(".py") else None
+    results = check_plugin(open_catalog([name] if file else []), file.name if file else name)
+    for one in results:
+        say(f"{one.state:11}  {one.title}")
+        for remark in one.remarks:
+            say(f"             {remark}")
+    return ExitCode.SOME_CELLS_FAILED if any(one.state == "wrong" for one in results) else ExitCode.OK
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the attack, such as my-attack.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where to write it.")] = Path(),
+) -> None:
+    """Write a working attack in one file, and its test."""
+    from robustbench_lab.cli.output import say
+    from robustbench_lab.cli.plugin_template import write_plugin
+
+    plugin, test = write_plugin(name, folder)
+    say(f"wrote {plugin} and {test}; next: rbl plugins check {plugin}")
+
+
+def _row(record: Any) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "version": record.version,
+        "distribution": record.distribution,
+        "source": record.source,
+        "hooks": list(record.hooks),
+        "error": record.error,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from robustbench_lab.cli.output import console
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("plugin", "version", "from", "hooks", "state"):
+        table.add_column(column)
+    for one in rows:
+        hooks = ", ".join(hook.removeprefix("rbl_") for hook in one["hooks"])
+        table.add_row(one["name"], one["version"], one["distribution"] or one["source"], hooks, one["error"] or "ok")
+    console().print(table)

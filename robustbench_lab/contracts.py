@@ -1,0 +1,311 @@
+"""What plugins hand to the core: cheap specs for the catalog, and the protocols of what their factories return.
+
+Nothing here imports torch: listing plugins must stay cheap. A spec's `factory` is a string
+`"package.module:object"` (imported on use) or, in a single-file plugin, the object itself.
+
+Parameters of a component are the keyword parameters of its factory: their annotations and defaults are
+the only declaration, and what a user writes is validated against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robustbench_lab.records import Finding, Outcomes
+    from robustbench_lab.sample_rng import SampleRng
+
+Factory = str | Callable[..., Any]
+
+
+class Access(StrEnum):
+    """What an attack needs to see of a model."""
+
+    GRADIENTS = "gradients"
+    SCORES = "scores"
+    DECISIONS = "decisions"
+
+
+class GradientKind(StrEnum):
+    """What gradient a defended model gives."""
+
+    EXACT = "exact"
+    BPDA = "bpda"
+    """A backward-pass differentiable approximation (Athalye et al. 2018) stands in for a step without gradient."""
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of valid input values, in the data's own units (images: 0 to 1)."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def width(self) -> float:
+        return self.high - self.low
+
+
+# ---------------------------------------------------------------- specs: what a hook returns
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentSpec:
+    """What every component of the catalog has in common."""
+
+    name: str
+    """Unique within its kind. A name that ends in `:` is a family: `timm:` stands for `timm:resnet50` and so on,
+    and its factory gets the rest of the name as its first argument."""
+    factory: Factory
+    summary: str = ""
+    tasks: tuple[str, ...] = ("classification",)
+    version: str | None = None
+    """Part of every cell id. Raise it when the component's numbers change. Default: the plugin's version."""
+    requires: tuple[str, ...] = ()
+    """Importable modules it needs. Missing ones leave it listed, with what to install."""
+    extra: str | None = None
+    """The extra of `robustbench-lab` that brings `requires`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(ComponentSpec):
+    """`factory(**params) -> torch.nn.Module`, mapping inputs in the data's bounds to predictions.
+
+    Classification: images `[N, C, H, W]` to logits `[N, K]`. Normalisation belongs inside.
+    """
+
+    files: tuple[str, ...] = ()
+    """Package files that define it (`"package:path/in/package"`); their contents enter the cell id."""
+    fits: tuple[str, ...] = ()
+    """Families of datasets it was made for; empty: unknown, tried on any dataset of its task."""
+    reference_dataset: str | None = None
+    """Set on bundled reference models: the dataset they are evaluated on when the user names none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(ComponentSpec):
+    """`factory(**params) -> Dataset`."""
+
+    family: str | None = None
+    """What `ModelSpec.fits` refers to."""
+    default_norm: str = "linf"
+    default_eps: float = 8 / 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSpec(ComponentSpec):
+    """`factory(problem: AttackProblem, **params) -> None`: one function, which is the algorithm and nothing else."""
+
+    access: Access = Access.GRADIENTS
+    threat_models: tuple[str, ...] = ("linf",)
+    baseline: bool = False
+    """A sanity check (random noise): it counts in the worst case, but alone proves nothing."""
+    sample_deterministic: bool = True
+    """False where a wrapped library draws its own random numbers, so outcomes may depend on the batch."""
+    estimate_passes: Callable[[Mapping[str, Any]], tuple[int, int]] | None = None
+    """Parameters to (forward, backward) passes a sample takes at most; for `rbl plan` and progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefenseSpec(ComponentSpec):
+    """`factory(model: torch.nn.Module, **params) -> torch.nn.Module`."""
+
+    gradient: GradientKind = GradientKind.EXACT
+    randomized: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec(ComponentSpec):
+    """`factory() -> Task`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec(ComponentSpec):
+    """`factory(**params) -> Objective`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModelSpec(ComponentSpec):
+    """`factory(eps: float, **params) -> ThreatModel`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(ComponentSpec):
+    """`factory(outcomes: Outcomes) -> Estimate`, computed for every finished cell and leaderboard row of its tasks."""
+
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorSpec(ComponentSpec):
+    """`factory(**params) -> Executor`: where work units are evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSpec(ComponentSpec):
+    """`factory(leaderboard: Leaderboard) -> str`: one text format of a leaderboard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSpec(ComponentSpec):
+    """A Typer command function: `rbl <name>`."""
+
+    tasks: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- protocols: what a factory returns
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some samples of a dataset, in the order asked for."""
+
+    inputs: Tensor
+    """`[N, ...]` float32 within the dataset's bounds."""
+    targets: Any
+    """What the task calls a target for each: a tensor `[N, ...]`, a list of N, or a dict of these."""
+
+
+class Dataset(Protocol):
+    """Samples that stay the same: `revision` changes when any of them does."""
+
+    @property
+    def revision(self) -> str: ...
+    @property
+    def sample_ids(self) -> Sequence[str]: ...
+    @property
+    def bounds(self) -> Bounds: ...
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, where the task has them."""
+        ...
+
+    def load(self, indices: Sequence[int]) -> Samples: ...
+
+
+class Region(Protocol):
+    """The inputs an adversary may choose around each of N clean inputs."""
+
+    clean: Tensor
+
+    def project(self, x: Tensor) -> Tensor:
+        """`[N, ...]` to the region's nearest points `[N, ...]`; may work in place on `x`."""
+        ...
+
+    def random_start(self, rng: SampleRng, draw: str) -> Tensor:
+        """A random point of the region for each sample, `[N, ...]`."""
+        ...
+
+    def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """The direction of size 1 in the region's own norm along which `gradient` rises most, `[N, ...]`."""
+        ...
+
+    def distance(self, x: Tensor) -> Tensor:
+        """How far each `x` lies from its clean input, in the region's norm, `[N]`."""
+        ...
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Whether each `x` is allowed, up to float32 rounding, bool `[N]`."""
+        ...
+
+    def select(self, index: Tensor) -> Region:
+        """The region around some of the samples."""
+        ...
+
+
+class ThreatModel(Protocol):
+    """What the adversary may do."""
+
+    @property
+    def norm(self) -> str | None: ...
+    @property
+    def eps(self) -> float: ...
+
+    def check(self, bounds: Bounds) -> None:
+        """Raise UsageError where the budget makes no sense for data in these bounds."""
+        ...
+
+    def around(self, clean: Tensor, bounds: Bounds) -> Region:
+        """The region around clean inputs `[N, ...]`."""
+        ...
+
+
+class Objective(Protocol):
+    """What the adversary maximises. `goal` is whatever `prepare` returned, cut to the samples at hand."""
+
+    @property
+    def stop_on_success(self) -> bool:
+        """True: a sample is done as soon as it is broken. False: more damage is worse, the steps are run out."""
+        ...
+
+    def prepare(self, clean_prediction: Any, targets: Any) -> Any:
+        """Targets and clean predictions to the goal of each sample (indexable by sample like targets)."""
+        ...
+
+    def loss(self, name: str | None, prediction: Any, goal: Any) -> Tensor:
+        """Per-sample loss `[N]` that the adversary maximises; `name` picks one of several, None the usual one."""
+        ...
+
+    def succeeded(self, prediction: Any, goal: Any) -> Tensor:
+        """Whether the adversary has reached its goal, bool `[N]`."""
+        ...
+
+    def damage(self, prediction: Any, goal: Any) -> Tensor:
+        """Per-sample measure `[N]` by which the best iterate is chosen; larger is worse for the model."""
+        ...
+
+
+class Task(Protocol):
+    """All the core knows of a task."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def default_objective(self) -> str: ...
+
+    def intact(self, prediction: Any, targets: Any) -> Tensor:
+        """Whether each prediction counts as right before any attack, bool `[N]`."""
+        ...
+
+    def examine(self, prediction: Any, targets: Any, classes: int | None) -> list[Finding]:
+        """What is wrong with clean predictions, before any attack runs."""
+        ...
+
+    def worst_case(self, outcomes: Sequence[Outcomes]) -> Outcomes:
+        """Several attacks on the same samples to the worst outcome for each sample."""
+        ...
+
+
+class Attack(Protocol):
+    """An attack is a function of the problem and its own keyword parameters."""
+
+    def __call__(self, problem: Any, **params: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value with its 95% confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The same fact about a component in every listing."""
+
+    kind: str
+    name: str
+    summary: str
+    tasks: tuple[str, ...]
+    plugin: str
+    version: str
+    problem: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)

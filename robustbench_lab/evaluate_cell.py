@@ -1,0 +1,182 @@
+"""Stage 4: one work unit to its record, and a cell's records to the cell's. The only stage that runs plugin numerics."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from robustbench_lab.attack_audit import RANDOMIZED_PASSES, Audit, audit_attack
+from robustbench_lab.attack_problem import AttackProblem, ProblemSetting, Progress
+from robustbench_lab.contracts import Estimate
+from robustbench_lab.diagnostics.verdict import verdict_of
+from robustbench_lab.errors import SkipCell, describe_error
+from robustbench_lab.prediction import predict_in_batches
+from robustbench_lab.preflight import fatal_reason
+from robustbench_lab.global_randomness import seeded
+from robustbench_lab.records import Cell, CellRecord, Finding, Outcomes, Severity, Status, UnitRecord, WorkUnit
+from robustbench_lab.sample_rng import SampleRng
+from robustbench_lab.sample_trees import cut
+from robustbench_lab.workbench import LoadedCell, Workbench
+
+Metric = Callable[[Outcomes], Estimate]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What changes how a unit is evaluated, and none of its numbers."""
+
+    batch_size: int | None = None
+    save_adversarials: bool = False
+
+
+def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, progress: Progress) -> UnitRecord:
+    """Evaluate a work unit. Whatever a plugin does wrong becomes the record's status, never an exception."""
+    began = time.perf_counter()
+    batch_size = options.batch_size or default_batch_size(bench.device)
+    blank = UnitRecord(
+        cell_id=unit.cell.cell_id,
+        start=unit.start,
+        stop=unit.stop,
+        status=Status.FAILED,
+        reason=None,
+        outcomes=None,
+        forward_passes=0,
+        backward_passes=0,
+        wall_seconds=0.0,
+        findings=(),
+        device=str(bench.device),
+        batch_size=batch_size,
+    )
+    try:
+        # What a plugin prints must not mix with the results on stdout.
+        with contextlib.redirect_stdout(sys.stderr), seeded(unit.cell.cell_id, unit.start):
+            record = _evaluate(unit, bench, blank, options, progress)
+    except SkipCell as skip:
+        record = replace(blank, status=Status.SKIPPED, reason=str(skip))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a plugin's failure costs its own cell only)
+        record = replace(blank, reason=describe_error(error))
+    return replace(record, wall_seconds=time.perf_counter() - began)
+
+
+def close_cell(cell: Cell, units: Sequence[UnitRecord], metrics: Mapping[str, Metric], executor: str) -> CellRecord:
+    """A cell's unit records, in order of their samples, to its result. The first unit that is not ok decides."""
+    bad = next((unit for unit in units if unit.status is not Status.OK), None)
+    outcomes = None if bad else join_outcomes([unit.outcomes for unit in units if unit.outcomes is not None])
+    findings = _merge_findings([finding for unit in units for finding in unit.findings])
+    samples = len(cell.samples.sample_ids)
+    return CellRecord(
+        cell=cell,
+        status=bad.status if bad else Status.OK,
+        reason=bad.reason if bad else None,
+        metrics={} if outcomes is None else {name: metric(outcomes) for name, metric in metrics.items()},
+        outcomes=outcomes,
+        forward_per_sample=None if bad else sum(unit.forward_passes for unit in units) / samples,
+        backward_per_sample=None if bad else sum(unit.backward_passes for unit in units) / samples,
+        wall_seconds=sum(unit.wall_seconds for unit in units),
+        verdict=None if bad else verdict_of(findings),
+        findings=findings,
+        device=units[0].device,
+        batch_size=min(unit.batch_size for unit in units),
+        executor=executor,
+    )
+
+
+def join_outcomes(parts: Sequence[Outcomes]) -> Outcomes:
+    """Outcomes of consecutive samples to one."""
+    return Outcomes(
+        clean_correct=np.concatenate([part.clean_correct for part in parts]),
+        robust=np.concatenate([part.robust for part in parts]),
+        distance=np.concatenate([part.distance for part in parts]),
+        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+    )
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Large enough to fill the device; halved on its own when memory runs out."""
+    return 128 if device.type == "cpu" else 512
+
+
+def _evaluate(
+    unit: WorkUnit, bench: Workbench, blank: UnitRecord, options: EvaluationOptions, progress: Progress
+) -> UnitRecord:
+    cell = unit.cell
+    loaded = bench.load(cell)
+    preflight = bench.preflight(cell, loaded, blank.batch_size)
+    if reason := fatal_reason(preflight):
+        return replace(blank, status=Status.SKIPPED, reason=reason, findings=tuple(preflight))
+    setting = _setting(unit, bench, loaded, blank.batch_size)
+    problem = AttackProblem(setting, progress)
+    if not problem.finished:
+        loaded.attack(problem)
+    audit = _audit(problem, setting, loaded)
+    return replace(
+        blank,
+        status=Status.OK,
+        outcomes=audit.outcomes,
+        forward_passes=problem.counted_model.forward_passes,
+        backward_passes=problem.counted_model.backward_passes,
+        findings=(*preflight, *_baseline(loaded), *problem.trace.findings(), *audit.findings),
+        batch_size=problem.batch_size,
+        artifact=_adversarials(problem, unit) if options.save_adversarials else None,
+    )
+
+
+def _setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_size: int) -> ProblemSetting:
+    cell = unit.cell
+    samples = bench.samples(loaded, list(cell.samples.indices[unit.start : unit.stop]))
+
+    def read(prediction: object, rows: slice) -> dict[str, object]:
+        targets = cut(samples.targets, rows.start, rows.stop)
+        goal = loaded.objective.prepare(prediction, targets)
+        return {"intact": loaded.task.intact(prediction, targets), "goal": goal}
+
+    clean = predict_in_batches(loaded.defended_model, samples.inputs, batch_size, read)
+    ids = cell.samples.sample_ids[unit.start : unit.stop]
+    return ProblemSetting(
+        model=loaded.attacked_model(cell),
+        objective=loaded.objective,
+        threat_model=loaded.threat_model,
+        clean=samples.inputs,
+        goal=clean["goal"],
+        open=clean["intact"],
+        bounds=loaded.dataset.bounds,
+        rng=SampleRng.for_samples(cell.seed, cell.attack.name, ids, bench.device),
+        batch_size=batch_size,
+    )
+
+
+def _audit(problem: AttackProblem, setting: ProblemSetting, loaded: LoadedCell) -> Audit:
+    passes = RANDOMIZED_PASSES if loaded.randomized else 1
+    return audit_attack(problem, setting, loaded.defended_model, passes=passes)
+
+
+def _baseline(loaded: LoadedCell) -> list[Finding]:
+    text = "a baseline: it shows what chance alone does, and says nothing of what an attack can do"
+    return [Finding("baseline", Severity.SUSPECT, text)] if loaded.baseline else []
+
+
+def _adversarials(problem: AttackProblem, unit: WorkUnit) -> bytes:
+    from safetensors.torch import save
+
+    return save({"adversarial": problem.candidates.cpu().contiguous()}, {"cell": unit.cell.cell_id})
+
+
+def _merge_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """One finding a code: counts are added, the severest stands."""
+    order = ["info", "suspect", "fatal"]
+    merged: dict[str, Finding] = {}
+    for finding in findings:
+        known = merged.get(finding.code)
+        if known is None:
+            merged[finding.code] = finding
+            continue
+        severest = max(known, finding, key=lambda one: order.index(one.severity))
+        both = known.value is not None and finding.value is not None
+        merged[finding.code] = replace(severest, value=(known.value or 0) + (finding.value or 0) if both else severest.value)
+    return tuple(merged.values())

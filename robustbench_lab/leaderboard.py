@@ -1,0 +1,215 @@
+"""Stage 6: stored results to tables of comparable rows. Pure: no database, no catalog, no torch.
+
+Rows stand in one table only when they are about the same samples, threat model, objective and kind of adversary.
+A row is one defended model; it counts a sample as robust when no attack of the row broke that sample (the worst case
+per sample, which is never above the minimum of the attacks' means).
+
+Ranks are about the share of samples that stay robust, whatever the rows are sorted by. Rows that a paired test cannot
+tell from the first of their group (`statistics.rank_rows`) share its rank, shown as `1=`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from robustbench_lab.contracts import Access, Task
+from robustbench_lab.errors import UsageError, did_you_mean
+from robustbench_lab.leaderboard_definition import LeaderboardDefinition
+from robustbench_lab.leaderboard_rows import (
+    AttackTraits,
+    LeaderboardRow,
+    NamedMetric,
+    RowRules,
+    build_row,
+    flag_codes,
+    group_by,
+)
+from robustbench_lab.records import CellRecord, Status
+from robustbench_lab.statistics import rank_rows
+
+__all__ = [
+    "AttackTraits",
+    "Leaderboard",
+    "LeaderboardDefinition",
+    "LeaderboardRow",
+    "LeaderboardTable",
+    "NamedMetric",
+    "build_leaderboard",
+    "flag_codes",
+    "group_by",
+]
+
+DEFAULT_SORT: Mapping[str, str] = {"classification": "robust_accuracy"}
+"""Task to the metric its tables are sorted by. Any other task: its first metric."""
+OTHER_SORT_KEYS = ("model", "passes", "seconds")
+
+
+@dataclass(frozen=True)
+class LeaderboardTable:
+    """Rows that may be compared: same samples, threat model, objective and kind of adversary."""
+
+    task: str
+    dataset: str
+    sample_set: str
+    """Identity of the samples."""
+    samples: int
+    threat_model: str
+    norm: str | None
+    eps: float
+    objective: str
+    adversary: str
+    metrics: tuple[NamedMetric, ...]
+    """Columns, in the order of the task."""
+    sort: str
+    """The definition's key where the task has it, otherwise the task's own."""
+    rows: tuple[LeaderboardRow, ...]
+    """Ranked rows first."""
+
+    @property
+    def main_metric(self) -> NamedMetric:
+        """The one sorted by, or the task's own where rows are sorted by something else."""
+        names = (self.sort, DEFAULT_SORT.get(self.task))
+        named = {metric.name: metric for metric in self.metrics}
+        return next((named[name] for name in names if name in named), self.metrics[0])
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The tables, the rule they follow, and the results they rest on."""
+
+    definition: LeaderboardDefinition
+    tables: tuple[LeaderboardTable, ...]
+    records: tuple[CellRecord, ...]
+
+
+def build_leaderboard(
+    records: Iterable[CellRecord],
+    definition: LeaderboardDefinition,
+    tasks: Mapping[str, Task],
+    metrics: Mapping[str, Sequence[NamedMetric]],
+    attacks: Mapping[str, tuple[bool, Access]],
+) -> Leaderboard:
+    """The leaderboard of the records that `definition` admits.
+
+    tasks, metrics: by the task's name. attacks: name to `AttackTraits` (baseline or not, access); the cross-attack
+    diagnostics leave attacks out that are not named.
+    Raises UsageError where a result's task or its metrics are not there, or no task has the metric to sort by.
+    """
+    admitted = tuple(one for one in records if definition.admits(one.cell))
+    _check_tasks({one.cell.task for one in admitted}, tasks, metrics)
+    _check_sort(definition.sort, {one.cell.task for one in admitted}, metrics)
+    tables = [
+        _build_table(ones, definition, tasks[ones[0].cell.task], metrics[ones[0].cell.task], attacks)
+        for ones in group_by(admitted, _table_key).values()
+    ]
+    return Leaderboard(definition, tuple(sorted(tables, key=_table_order)), admitted)
+
+
+def _table_key(record: CellRecord) -> tuple[object, ...]:
+    cell = record.cell
+    samples, budget = cell.samples.identity, (cell.threat_model.label, cell.norm, cell.eps)
+    return (cell.task, cell.dataset.label, samples, *budget, cell.objective.label, cell.adversary)
+
+
+def _table_order(table: LeaderboardTable) -> tuple[object, ...]:
+    """By task, dataset and budget; of several sample sets the largest first."""
+    budget = (table.norm or "", table.threat_model.partition("(")[0], table.eps, table.threat_model)
+    return (table.task, table.dataset, -table.samples, table.sample_set, *budget, table.objective, table.adversary)
+
+
+def _build_table(
+    records: Sequence[CellRecord],
+    definition: LeaderboardDefinition,
+    task: Task,
+    metrics: Sequence[NamedMetric],
+    attacks: Mapping[str, tuple[bool, Access]],
+) -> LeaderboardTable:
+    rules = RowRules(task, metrics, attacks, definition.required_attacks, tried=frozenset())
+    done = [one for one in records if one.status is Status.OK and not rules.is_baseline(one)]
+    rules = replace(rules, tried=frozenset(one.cell.attack.label for one in done))
+    models = group_by(records, lambda one: (one.cell.model.identity, one.cell.defense.identity))
+    rows = _name_variants([(key, build_row(ones, rules)) for key, ones in models.items()])
+    sort = _sort_key(definition.sort, task.name, [metric.name for metric in metrics])
+    cell = records[0].cell
+    return LeaderboardTable(
+        task=cell.task,
+        dataset=cell.dataset.label,
+        sample_set=cell.samples.identity,
+        samples=len(cell.samples.sample_ids),
+        threat_model=cell.threat_model.label,
+        norm=cell.norm,
+        eps=cell.eps,
+        objective=cell.objective.label,
+        adversary=cell.adversary,
+        metrics=tuple(metrics),
+        sort=sort,
+        rows=_sorted_rows(_ranked_rows(rows, definition.alpha), sort, metrics),
+    )
+
+
+def _sort_key(asked: str | None, task: str, metrics: Sequence[str]) -> str:
+    """What was asked for, where the task has it; otherwise the task's own key."""
+    if asked is not None and asked in (*metrics, *OTHER_SORT_KEYS):
+        return asked
+    usual = DEFAULT_SORT.get(task, metrics[0])
+    return usual if usual in metrics else metrics[0]
+
+
+def _name_variants(rows: Sequence[tuple[tuple[str, str], LeaderboardRow]]) -> list[LeaderboardRow]:
+    """Tell rows apart that have the same labels and are not the same (other weights, another version)."""
+    labels = group_by(rows, lambda pair: pair[1].name)
+    named = []
+    for (model, defense), row in rows:
+        alike = [key for key, _ in labels[row.name]]
+        same_model = len({one for one, _ in alike}) == 1
+        variant = (defense if same_model else model)[:8]
+        named.append(replace(row, variant=variant) if len(alike) > 1 else row)
+    return named
+
+
+def _ranked_rows(rows: Sequence[LeaderboardRow], alpha: float) -> list[LeaderboardRow]:
+    """Rows with their ranks, by the samples that stay robust; rows that cannot be ranked keep none."""
+    robust = [row.outcomes.robust if row.rankable and row.outcomes is not None else None for row in rows]
+    contest = [one for one in robust if one is not None]
+    ranks = iter(rank_rows([float(one.mean()) for one in contest], contest, alpha=alpha) if contest else [])
+    ranked = [row if one is None else replace(row, rank=next(ranks)) for row, one in zip(rows, robust, strict=True)]
+    counts = {rank: len(ones) for rank, ones in group_by(ranked, lambda row: row.rank).items()}
+    return [replace(row, tied=row.rank is not None and counts[row.rank] > 1) for row in ranked]
+
+
+def _sorted_rows(
+    rows: Sequence[LeaderboardRow], sort: str, metrics: Sequence[NamedMetric]
+) -> tuple[LeaderboardRow, ...]:
+    """Best, cheapest or first in the alphabet on top; rows without a rank below, those without a number last."""
+    downwards = any(metric.name == sort and metric.higher_is_better for metric in metrics)
+
+    def order(row: LeaderboardRow) -> tuple[bool, bool, float, str]:
+        value = _sort_value(row, sort)
+        return (row.rank is None, value is None, 0.0 if value is None else -value if downwards else value, row.name)
+
+    return tuple(sorted(rows, key=order))
+
+
+def _sort_value(row: LeaderboardRow, sort: str) -> float | None:
+    if sort == "model":
+        return 0.0
+    if sort == "seconds":
+        return row.wall_seconds if row.attacks else None
+    if sort == "passes":
+        passes = (row.forward_per_sample, row.backward_per_sample)
+        return None if passes == (None, None) else sum(one or 0.0 for one in passes)
+    return row.metrics[sort].value if sort in row.metrics else None
+
+
+def _check_tasks(found: Iterable[str], tasks: Mapping[str, Task], metrics: Mapping[str, Sequence[NamedMetric]]) -> None:
+    for task in sorted(set(found)):
+        if task not in tasks or not metrics.get(task):
+            text = f"Stored results are about the task '{task}', but no installed plugin brings it with a metric"
+            raise UsageError(f"{text}: install that plugin, or choose another task with --task.")
+
+
+def _check_sort(sort: str | None, found: Iterable[str], metrics: Mapping[str, Sequence[NamedMetric]]) -> None:
+    known = {metric.name for task in found for metric in metrics[task]}
+    if sort is not None and known and sort not in known.union(OTHER_SORT_KEYS):
+        raise UsageError(f"Cannot sort by '{sort}'.{did_you_mean(sort, known.union(OTHER_SORT_KEYS))}")

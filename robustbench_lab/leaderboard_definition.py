@@ -1,0 +1,112 @@
+"""The rule of a leaderboard: which results belong to it, what every row must have, and how rows are ordered."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from robustbench_lab.component_syntax import parse_number
+from robustbench_lab.errors import UsageError, did_you_mean
+from robustbench_lab.records import Cell, ResolvedComponent
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardDefinition:
+    """What belongs to a leaderboard. A filter left empty admits everything."""
+
+    name: str = "results"
+    title: str = "Leaderboard"
+    description: str = ""
+    task: str | None = None
+    dataset: str | None = None
+    """A dataset's name (`npz`) or its full label (`npz(path='test.npz')`); the same holds for the two below."""
+    norm: str | None = None
+    eps: float | None = None
+    threat_models: tuple[str, ...] = ()
+    required_attacks: tuple[str, ...] = ()
+    """A row that lacks the result of one of these is shown, but has no rank."""
+    sort: str | None = None
+    """A metric's name, `passes`, `seconds` or `model`. Default: the task's main metric."""
+    alpha: float = 0.05
+    """Family-wise error rate of the paired tests that separate ranks."""
+
+    @classmethod
+    def from_toml(cls, path: Path) -> LeaderboardDefinition:
+        """Read a `leaderboard.toml`. Raises UsageError naming the file and the first thing wrong with it."""
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"Cannot read the leaderboard {path}: {error.strerror or error}.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} is no valid TOML: {' '.join(str(error).split())}.") from error
+        return cls(**{key: _value(path, key, raw) for key, raw in content.items()})
+
+    def admits(self, cell: Cell) -> bool:
+        """Whether a cell belongs to this leaderboard."""
+        return (
+            self.task in (None, cell.task)
+            and (self.dataset is None or is_called(cell.dataset, self.dataset))
+            and self.norm in (None, cell.norm)
+            and (self.eps is None or math.isclose(self.eps, cell.eps, rel_tol=1e-6))
+            and (not self.threat_models or any(is_called(cell.threat_model, name) for name in self.threat_models))
+        )
+
+
+def is_called(component: ResolvedComponent, name: str) -> bool:
+    """Whether `name` is a component's name or its full label."""
+    return name in (component.name, component.label)
+
+
+def _value(path: Path, key: str, raw: object) -> Any:
+    if key not in _READERS:
+        raise UsageError(f"{path}: unknown key '{key}'.{did_you_mean(key, _READERS)}")
+    try:
+        return _READERS[key](raw)
+    except (UsageError, ValueError) as error:
+        expected = error if isinstance(error, UsageError) else f"it must be {error}, not {raw!r}"
+        raise UsageError(f"{path}: {key}: {expected}.") from error
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise ValueError("a string")
+    return raw
+
+
+def _texts(raw: object) -> tuple[str, ...]:
+    if not isinstance(raw, list) or not all(isinstance(one, str) for one in raw):
+        raise ValueError("a list of strings")
+    return tuple(raw)
+
+
+def _budget(raw: object) -> float:
+    budget = parse_number(raw) if isinstance(raw, str) else _number(raw)
+    if not 0 <= budget < math.inf:
+        raise ValueError("at least 0 and finite")
+    return float(budget)
+
+
+def _rate(raw: object) -> float:
+    rate = _number(raw)
+    if not 0 < rate < 1:
+        raise ValueError("between 0 and 1")
+    return float(rate)
+
+
+def _number(raw: object) -> int | float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        raise ValueError("a number")
+    return raw
+
+
+_SPECIAL: Mapping[str, Callable[[object], Any]] = {
+    "eps": _budget,
+    "threat_models": _texts,
+    "required_attacks": _texts,
+    "alpha": _rate,
+}
+_READERS = {field.name: _SPECIAL.get(field.name, _text) for field in fields(LeaderboardDefinition)}

@@ -1,0 +1,127 @@
+"""The stages, in order: spec -> plan -> schedule -> evaluate cell -> store -> leaderboard -> report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from robustbench_lab.catalog import Catalog
+from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.leaderboard import AttackTraits, Leaderboard, LeaderboardDefinition, NamedMetric, build_leaderboard
+from robustbench_lab.plugin_loading import load_plugins
+from robustbench_lab.provenance import environment
+from robustbench_lab.records import CellRecord
+from robustbench_lab.result_store import ResultStore, open_store
+from robustbench_lab.run_observer import RunObserver
+from robustbench_lab.run_plan import RunPlan, make_plan
+
+if TYPE_CHECKING:
+    from robustbench_lab.scheduler import Schedule
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves behind, beside the database."""
+
+    run_id: str
+    plan: RunPlan
+    records: tuple[CellRecord, ...]
+    """One for each finished cell of the plan, in its order; fewer where the run was interrupted."""
+    computed: int
+    """How many of them this run evaluated; the others were stored already."""
+    interrupted: bool
+    leaderboard: Leaderboard
+
+
+def open_catalog(files: Sequence[str] = (), extra: Sequence[tuple[str, object]] = ()) -> Catalog:
+    """All plugins there are: installed ones, single files, and live objects (name, plugin)."""
+    return Catalog.from_plugins(load_plugins(files, extra))
+
+
+def run_experiment(
+    spec: ExperimentSpec,
+    catalog: Catalog,
+    *,
+    observers: Sequence[RunObserver] = (),
+    command: Sequence[str] = (),
+) -> RunResult:
+    """Run every stage. On Ctrl-C what is finished is kept, and the result says that it was interrupted."""
+    plan = make_plan(spec, catalog)
+    with open_store(spec.database) as store:
+        watcher = _Watcher()
+        schedule = _schedule(spec, catalog, store, [watcher, *catalog.observers(), *observers])
+        run_id = store.begin_run(command, spec.to_json(), environment())
+        interrupted = _evaluate(schedule, run_id, plan, spec)
+        store.finish_run(run_id, "interrupted" if interrupted else "finished")
+        records = store.cells(ids=[cell.cell_id for cell in plan.cells])
+    order = {cell.cell_id: position for position, cell in enumerate(plan.cells)}
+    records = sorted(records, key=lambda record: order[record.cell.cell_id])
+    leaderboard = rank(records, LeaderboardDefinition(), catalog)
+    return RunResult(run_id, plan, tuple(records), watcher.computed, interrupted, leaderboard)
+
+
+def rank(records: Sequence[CellRecord], definition: LeaderboardDefinition, catalog: Catalog) -> Leaderboard:
+    """Stage 6: stored results to tables."""
+    names = {record.cell.task for record in records}
+    tasks = {name: catalog.load_factory("tasks", name)() for name in names}
+    traits = {entry.spec.name: AttackTraits(entry.spec.baseline, entry.spec.access) for entry in catalog.entries("attacks")}
+    return build_leaderboard(records, definition, tasks, task_metrics(catalog, names), traits)
+
+
+def task_metrics(catalog: Catalog, tasks: set[str]) -> Mapping[str, Sequence[NamedMetric]]:
+    """The metrics of each task, by whichever plugin."""
+    metrics: dict[str, list[NamedMetric]] = {task: [] for task in tasks}
+    for entry in catalog.entries("metrics"):
+        for task in tasks.intersection(entry.spec.tasks):
+            function = catalog.load_factory("metrics", entry.spec.name)
+            metrics[task].append(NamedMetric(entry.spec.name, function, entry.spec.higher_is_better))
+    return metrics
+
+
+class _Watcher(RunObserver):
+    """Counts what this run evaluated."""
+
+    def __init__(self) -> None:
+        self.computed = 0
+
+    def cell_finished(self, record: CellRecord) -> None:  # noqa: ARG002 (the protocol's)
+        self.computed += 1
+
+
+def _schedule(
+    spec: ExperimentSpec, catalog: Catalog, store: ResultStore, observers: Sequence[RunObserver]
+) -> Schedule:
+    from robustbench_lab.devices import resolve_devices
+    from robustbench_lab.executors import ExecutionContext
+    from robustbench_lab.scheduler import Schedule
+
+    context = ExecutionContext(
+        catalog=catalog,
+        devices=resolve_devices(spec.devices),
+        batch_size=spec.batch_size,
+        save_adversarials=spec.save_adversarials,
+        observers=tuple(observers),
+    )
+    executor = catalog.build("executors", catalog.resolve("executors", spec.executor))
+    names = {entry.spec.name for entry in catalog.entries("tasks")}
+    metrics = {
+        task: {metric.name: metric.function for metric in named} for task, named in task_metrics(catalog, names).items()
+    }
+    return Schedule(store, executor, context, metrics)
+
+
+def _evaluate(schedule: Schedule, run_id: str, plan: RunPlan, spec: ExperimentSpec) -> bool:
+    """Whether it was interrupted."""
+    from robustbench_lab.scheduler import Scope, notify_finished
+
+    interrupted = False
+    try:
+        schedule.run(run_id, plan, Scope(spec.fresh, spec.retry_failed))
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        notify_finished(schedule.context.observers, interrupted=interrupted)
+    return interrupted
+
+

@@ -1,0 +1,123 @@
+"""Checks of a model on a dataset before any attack runs. Most wrong numbers come from what these find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_lab.contracts import Access, Bounds, Dataset, Objective, Samples, Task
+from robustbench_lab.errors import describe_error
+from robustbench_lab.prediction import predict_in_batches
+from robustbench_lab.records import Finding, Severity
+from robustbench_lab.sample_trees import cut
+
+SAMPLES = 256
+REPEATS = 5
+RANDOM_TOLERANCE = 1e-4
+"""Difference of repeated predictions, relative to their size, above which a model is randomized (AutoAttack: 1e-4)."""
+BATCH_TOLERANCE = 1e-3
+"""The same for one sample alone against the same sample in a batch."""
+
+
+def check_samples(samples: Samples, bounds: Bounds) -> list[Finding]:
+    """Range, shape and dtype of the inputs."""
+    inputs = samples.inputs
+    if inputs.dtype != torch.float32:
+        return [_fatal("input-dtype", f"the dataset's inputs are {inputs.dtype}, not float32")]
+    if inputs.ndim < 2 or len(inputs) == 0:
+        return [_fatal("input-shape", f"the dataset's inputs have shape {list(inputs.shape)}, not [N, ...] with N > 0")]
+    if not bool(inputs.isfinite().all()):
+        return [_fatal("input-values", "the dataset holds NaN or infinite inputs")]
+    low, high = float(inputs.min()), float(inputs.max())
+    if low < bounds.low or high > bounds.high:
+        text = f"inputs lie in {low:.4g}..{high:.4g}, outside {bounds.low:g}..{bounds.high:g}: normalise inside the model"
+        return [_fatal("input-range", text)]
+    return []
+
+
+def check_model(
+    model: nn.Module, samples: Samples, dataset: Dataset, task: Task, batch_size: int, *, randomized: bool
+) -> list[Finding]:
+    """Eval mode, form of the prediction, determinism, independence of the batch.
+
+    samples: up to `SAMPLES` samples on the model's device. randomized: what its defense declares.
+    """
+    if training := [name or "the model" for name, module in model.named_modules() if module.training]:
+        return [_fatal("training-mode", f"{training[0]} stays in training mode after model.eval()")]
+    try:
+        prediction = predict_in_batches(model, samples.inputs, batch_size)
+    except Exception as error:  # noqa: BLE001 (whatever a user's model raises becomes the reason)
+        shape = list(samples.inputs.shape[1:])
+        return [_fatal("forward-fails", f"the model cannot take inputs of shape {shape}: {describe_error(error)}")]
+    found = task.examine(prediction, samples.targets, dataset.classes)
+    if any(finding.severity is Severity.FATAL for finding in found):
+        return found
+    return found + _check_determinism(model, samples.inputs[:batch_size], randomized)
+
+
+def check_gradient(
+    model: nn.Module, samples: Samples, objective: Objective, access: Access, batch_size: int
+) -> list[Finding]:
+    """Whether a usable gradient reaches the input; asked for attacks that need one."""
+    if access is not Access.GRADIENTS:
+        return []
+    few = samples.inputs[: min(8, batch_size)]
+    leaf = few.clone().requires_grad_()
+    targets = cut(samples.targets, 0, len(few))
+    try:
+        with torch.enable_grad():
+            prediction = model(leaf)
+            with torch.no_grad():
+                goal = objective.prepare(_detached(prediction), targets)
+            (gradient,) = torch.autograd.grad(objective.loss(None, prediction, goal).sum(), leaf)
+    except RuntimeError as error:
+        text = f"no gradient reaches the input ({describe_error(error)}): use a score- or decision-based attack, or BPDA"
+        return [_fatal("no-gradient", text)]
+    if not bool(gradient.isfinite().all()):
+        return [Finding("bad-gradient", Severity.SUSPECT, "the gradient at clean inputs is NaN or infinite")]
+    if not bool(gradient.any()):
+        text = "the gradient at clean inputs is exactly zero: the model may mask it"
+        return [Finding("zero-gradient-at-clean", Severity.SUSPECT, text)]
+    return []
+
+
+def fatal_reason(findings: Iterable[Finding]) -> str | None:
+    """The message of the first finding that rules an evaluation out."""
+    return next((finding.message for finding in findings if finding.severity is Severity.FATAL), None)
+
+
+def _check_determinism(model: nn.Module, inputs: Tensor, randomized: bool) -> list[Finding]:
+    first, *others = [_numbers(predict_in_batches(model, inputs, len(inputs))) for _ in range(REPEATS)]
+    scale = first.abs().max().clamp_min(1e-12)
+    if any(other.shape != first.shape or bool((other - first).abs().max() > RANDOM_TOLERANCE * scale) for other in others):
+        if randomized:
+            return [Finding("randomized", Severity.INFO, "repeated predictions differ, as the defense declares")]
+        text = "repeated predictions of the same input differ: switch the randomness off, or declare it by a defense"
+        return [Finding("undeclared-randomness", Severity.SUSPECT, text)]
+    alone = _numbers(predict_in_batches(model, inputs[:1], 1))
+    together = first[: len(alone)]
+    if len(inputs) > 1 and bool((alone - together).abs().max() > BATCH_TOLERANCE * scale):
+        text = "a sample's prediction depends on the others in its batch (batch statistics in use?)"
+        return [_fatal("batch-dependent", text)]
+    return []
+
+
+def _numbers(prediction: Any) -> Tensor:
+    """All numbers of a prediction in a row, sample by sample."""
+    if isinstance(prediction, Tensor):
+        return prediction.flatten().float()
+    if isinstance(prediction, dict):
+        prediction = list(prediction.values())
+    parts = [_numbers(part) for part in prediction]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _detached(prediction: Any) -> Any:
+    return prediction.detach() if isinstance(prediction, Tensor) else prediction
+
+
+def _fatal(code: str, message: str) -> Finding:
+    return Finding(code, Severity.FATAL, message)

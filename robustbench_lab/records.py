@@ -1,0 +1,166 @@
+"""Frozen records that the stages hand each other. No torch here: reading results must stay cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustbench_lab.contracts import Estimate
+
+
+class Status(StrEnum):
+    """How a cell ended. Only `ok` has metrics."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """Whether the attack was able to work, as far as the diagnostics can tell."""
+
+    RELIABLE = "reliable"
+    SUSPECT = "suspect"
+    FAILED = "failed"
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    INFO = "info"
+    SUSPECT = "suspect"
+    """The number stands, but may be too high."""
+    FATAL = "fatal"
+    """No number can be had (preflight), or it means nothing (diagnostics)."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found, with its evidence."""
+
+    code: str
+    """Stable and short, such as `zero-gradient`: what flags and filters use."""
+    severity: Severity
+    message: str
+    """One line for a person."""
+    value: float | None = None
+    """How many samples it concerns, where it concerns single samples: the values of a cell's units are added."""
+
+
+@dataclass(frozen=True)
+class ResolvedComponent:
+    """A component as it enters a cell: complete parameters, and what identifies its contents."""
+
+    name: str
+    label: str
+    """As the user wrote it, normalised: `pgd(steps=50)`."""
+    params: Mapping[str, Any]
+    """All parameters, defaults included."""
+    plugin: str
+    version: str
+    identity: str
+    """Hash of name, parameters (files by their contents) and version."""
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """The samples of a dataset that a cell is about."""
+
+    dataset_revision: str
+    sample_ids: tuple[str, ...]
+    indices: tuple[int, ...]
+    identity: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model x defense x dataset x attack x objective x threat model x seed."""
+
+    cell_id: str
+    task: str
+    model: ResolvedComponent
+    defense: ResolvedComponent
+    dataset: ResolvedComponent
+    attack: ResolvedComponent
+    objective: ResolvedComponent
+    threat_model: ResolvedComponent
+    norm: str | None
+    eps: float
+    adversary: str
+    """`adaptive`: attacks through the defense. `oblivious`: on the bare model."""
+    seed: int
+    samples: SampleSet
+    estimated_forward: int
+    """Passes a sample takes at most, where the attack can tell; otherwise 0."""
+    estimated_backward: int
+
+
+@dataclass(frozen=True)
+class WorkUnit:
+    """A slice of a cell's samples, evaluated at once on one device."""
+
+    cell: Cell
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of each sample. All arrays have length N, in the order of the cell's sample set."""
+
+    clean_correct: NDArray[np.bool_]
+    robust: NDArray[np.bool_]
+    """Right without attack, and no admissible attack broke it."""
+    distance: NDArray[np.float32]
+    """Of the adversarial input that broke it, in the threat model's norm; NaN where none did, 0 where it was wrong
+    from the start."""
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """More numbers per sample, by the task."""
+
+    def __len__(self) -> int:
+        return len(self.robust)
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """What evaluating a work unit gave."""
+
+    cell_id: str
+    start: int
+    stop: int
+    status: Status
+    reason: str | None
+    outcomes: Outcomes | None
+    forward_passes: int
+    """Summed over samples."""
+    backward_passes: int
+    wall_seconds: float
+    findings: tuple[Finding, ...]
+    device: str
+    batch_size: int
+    artifact: bytes | None = None
+    """Adversarial inputs as safetensors, where they were asked for."""
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One stored result."""
+
+    cell: Cell
+    status: Status
+    reason: str | None
+    metrics: Mapping[str, Estimate]
+    outcomes: Outcomes | None
+    forward_per_sample: float | None
+    backward_per_sample: float | None
+    wall_seconds: float
+    verdict: Verdict | None
+    findings: tuple[Finding, ...]
+    device: str
+    batch_size: int
+    executor: str

@@ -1,0 +1,45 @@
+"""The leaderboard as CSV: one line a row, with full numbers and everything that sets tables apart."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable
+
+SEPARATOR = "; "
+"""Between several values in one field."""
+
+
+def render(leaderboard: Leaderboard) -> str:
+    """RFC 4180 with a header. A metric that a table's task does not have is left empty."""
+    names = list(dict.fromkeys(metric.name for table in leaderboard.tables for metric in table.metrics))
+    lines = [dict(_fields(row, table, names)) for table in leaderboard.tables for row in table.rows]
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, list(lines[0]) if lines else ["rank", "model"])
+    writer.writeheader()
+    writer.writerows(lines)
+    return stream.getvalue()
+
+
+def _fields(row: LeaderboardRow, table: LeaderboardTable, metrics: list[str]) -> Iterator[tuple[str, object]]:
+    yield from (("task", table.task), ("dataset", table.dataset), ("samples", table.samples))
+    yield from (("sample_set", table.sample_set), ("threat_model", table.threat_model), ("norm", table.norm))
+    yield from (("eps", table.eps), ("objective", table.objective), ("adversary", table.adversary))
+    yield from (("rank", row.rank), ("tied", row.tied), ("model", row.model), ("defense", row.defense))
+    yield "variant", row.variant
+    for name in metrics:
+        estimate = row.metrics.get(name)
+        yield name, estimate and estimate.value
+        yield f"{name}_low", estimate and estimate.low
+        yield f"{name}_high", estimate and estimate.high
+    yield "attacks", SEPARATOR.join(attack.label for attack in row.attacks)
+    yield "absent_attacks", SEPARATOR.join(f"{one.label} ({one.status}: {one.reason})" for one in row.absent)
+    yield "forward_per_sample", row.forward_per_sample
+    yield "backward_per_sample", row.backward_per_sample
+    yield "wall_seconds", row.wall_seconds
+    yield "verdict", row.verdict
+    yield "flags", SEPARATOR.join(row.flags)
+    yield "seeds", SEPARATOR.join(str(seed) for seed in row.seeds)
+    yield "cell_ids", SEPARATOR.join(row.cell_ids)

@@ -1,0 +1,216 @@
+"""The report's figures, as inline SVG that follows the page's colours."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+from robustbench_lab.contracts import Estimate
+from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
+from robustbench_lab.records import Outcomes
+from robustbench_lab.report import formatting as write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_ROWS = 40
+MOST_CURVES = 8
+NAME_WIDTH = 40
+MARKERS = "osD^vPX*"
+
+# Placeholders that matplotlib writes into the SVG and `_inline` replaces by the page's CSS variables.
+TEXT, QUIET, GRID = "#010101", "#010102", "#020202"
+SERIES = tuple(f"#0303{number:02x}" for number in range(1, MOST_CURVES + 1))
+VARIABLES: Mapping[str, str] = {
+    TEXT: "var(--text)",
+    QUIET: "var(--quiet)",
+    GRID: "var(--line)",
+    **{color: f"var(--series-{number})" for number, color in enumerate(SERIES, start=1)},
+}
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_XLINK = "{http://www.w3.org/1999/xlink}"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A defended model's main metric at several budgets, from 0 up."""
+
+    name: str
+    eps: tuple[float, ...]
+    estimates: tuple[Estimate, ...]
+
+
+def comparison(table: LeaderboardTable, figure_id: str) -> str | None:
+    """A dot with its interval for each row, in the order of the table; None where no row has a result."""
+    rows = [row for row in table.rows if row.metrics][:MOST_ROWS]
+    if not rows:
+        return None
+    metric = table.main_metric
+    others = [one for one in table.metrics if one != metric and one.fraction == metric.fraction]
+    scale = 100 if metric.fraction else 1
+    with _figure(7.2, 0.9 + 0.3 * len(rows)) as figure:
+        axes = figure.subplots()
+        for height, row in enumerate(reversed(rows)):
+            one = row.metrics[metric.name]
+            color = QUIET if row.rank is None else SERIES[0]
+            axes.plot([scale * one.low, scale * one.high], [height, height], color=color, linewidth=3, alpha=0.45)
+            axes.plot(scale * one.value, height, "x" if row.rank is None else "o", color=color, markersize=7)
+            for other in others:
+                value = scale * row.metrics[other.name].value
+                axes.plot(value, height, "o", color=TEXT, markersize=6, fillstyle="none")
+        axes.set_yticks(range(len(rows)), [_name(row) for row in reversed(rows)])
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        axes.set_xlabel(_axis_title(metric))
+        if metric.fraction:
+            axes.set_xlim(-2, 102)
+        axes.grid(axis="x")
+        text = "; ".join(
+            f"{row.name}: {write.estimate_text(row.metrics[metric.name], fraction=metric.fraction)}" for row in rows
+        )
+        return _inline(figure, figure_id, f"{write.metric_title(metric.name)}, {write.heading(table)}", text)
+
+
+def security_curves(tables: Sequence[LeaderboardTable]) -> list[Curve]:
+    """One curve for each ranked row of tables that differ in nothing but the budget.
+
+    At budget 0 a sample is robust when it is right without attack.
+    """
+    points: dict[str, dict[float, Estimate]] = {}
+    for table in sorted(tables, key=lambda one: one.eps):
+        metric = table.main_metric
+        for row in table.rows:
+            if row.rank is not None and row.outcomes is not None:
+                start = {0.0: metric.function(_without_attack(row.outcomes))}
+                points.setdefault(row.name, start)[table.eps] = row.metrics[metric.name]
+    return [Curve(name, tuple(found), tuple(found.values())) for name, found in points.items()]
+
+
+def security_curve(curves: Sequence[Curve], table: LeaderboardTable, figure_id: str) -> str:
+    """The main metric against the budget with its intervals; `table` is any of those the curves come from."""
+    metric = table.main_metric
+    scale = 100 if metric.fraction else 1
+    shown = curves[:MOST_CURVES]
+    with _figure(7.2, 4.0 + 0.22 * len(shown)) as figure:
+        axes = figure.subplots()
+        for curve, color, marker in zip(shown, SERIES, MARKERS, strict=False):
+            low, high, value = (
+                [scale * getattr(one, end) for one in curve.estimates] for end in ("low", "high", "value")
+            )
+            axes.fill_between(curve.eps, low, high, color=color, alpha=0.15, linewidth=0)
+            axes.plot(curve.eps, value, marker=marker, color=color, linewidth=1.8, markersize=6)
+        budgets = sorted({eps for curve in shown for eps in curve.eps})
+        axes.set_xticks(budgets, [write.eps_text(eps) for eps in budgets])
+        axes.set_xlabel(f"Budget ({write.printable(table.norm or table.threat_model)})")
+        axes.set_ylabel(_axis_title(metric))
+        if metric.fraction:
+            axes.set_ylim(-2, 102)
+        axes.grid()
+        _legend(axes, [curve.name for curve in shown])
+        title = f"{write.metric_title(metric.name)} against budget, {write.printable(table.dataset)}"
+        return _inline(figure, figure_id, title, "; ".join(_describe(curve, metric) for curve in shown))
+
+
+def _without_attack(outcomes: Outcomes) -> Outcomes:
+    return replace(outcomes, robust=outcomes.clean_correct)
+
+
+def _describe(curve: Curve, metric: NamedMetric) -> str:
+    points = (
+        f"{write.value_text(one, fraction=metric.fraction)} at {write.eps_text(eps)}"
+        for eps, one in zip(curve.eps, curve.estimates, strict=True)
+    )
+    return f"{curve.name}: {', '.join(points)}"
+
+
+def _name(row: LeaderboardRow) -> str:
+    return write.shorten(write.printable(row.name), NAME_WIDTH)
+
+
+def _axis_title(metric: NamedMetric) -> str:
+    return f"{write.metric_title(metric.name)} (%)" if metric.fraction else write.metric_title(metric.name)
+
+
+def _legend(axes: Axes, names: Sequence[str]) -> None:
+    lines = axes.get_lines()
+    # Names are set afterwards: matplotlib leaves labels out that begin with an underscore.
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "borderaxespad": 0, "frameon": False}
+    legend = axes.legend(lines, [f"{number}" for number in range(len(lines))], **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(write.shorten(write.printable(name), 2 * NAME_WIDTH))
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of that size in inches, under the settings that `_inline` relies on."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "robustbench-lab",
+        "text.parse_math": False,
+        "text.usetex": False,
+        "text.color": TEXT,
+        "axes.labelcolor": TEXT,
+        "axes.edgecolor": GRID,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.alpha": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": GRID,
+        "ytick.color": GRID,
+        "xtick.labelcolor": TEXT,
+        "ytick.labelcolor": TEXT,
+        "font.size": 10,
+        "path.simplify": False,
+    }
+    with rc_context(settings), warnings.catch_warnings():
+        # Text stays text and is drawn by the browser, which has the glyphs that matplotlib misses.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _inline(figure: Figure, figure_id: str, title: str, description: str) -> str:
+    """SVG to stand inside a page: no ids that collide, no fixed colours, and a text for those who cannot see it."""
+    stream = io.StringIO()
+    figure.savefig(
+        stream, format="svg", transparent=True, metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"])
+    )
+    root = ET.fromstring(stream.getvalue())  # noqa: S314 (matplotlib's own output)
+    for metadata in root.findall(f"{_SVG}metadata"):
+        root.remove(metadata)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(_SVG)
+        for key, value in list(element.attrib.items()):
+            del element.attrib[key]
+            element.set(key.removeprefix(_XLINK), _attribute(key, value, figure_id))
+    for key in ("width", "height"):
+        root.attrib.pop(key, None)
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{figure_id}-title {figure_id}-text")
+    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ET.Element(tag, {"id": f"{figure_id}-{'title' if tag == 'title' else 'text'}"})
+        element.text = write.printable(text)
+        root.insert(place, element)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _attribute(key: str, value: str, figure_id: str) -> str:
+    if key == "id":
+        return f"{figure_id}-{value}"
+    if key.endswith("href"):
+        return f"#{figure_id}-{value.removeprefix('#')}"
+    value = value.replace("url(#", f"url(#{figure_id}-")
+    if key == "style":
+        value = re.sub(r"(font(?:-family)?:[^;]*?)\s*'DejaVu Sans'[^;]*", r"\1 system-ui, sans-serif", value)
+        value = re.sub("#[0-9a-f]{6}", lambda color: VARIABLES.get(color.group(), color.group()), value)
+    return value

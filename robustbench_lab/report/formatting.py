@@ -1,0 +1,138 @@
+"""How numbers and names are written, the same in every text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from robustbench_lab.contracts import Estimate
+from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable
+from robustbench_lab.leaderboard_rows import AttackResult
+from robustbench_lab.records import CellRecord
+
+ABSENT = "—"
+EXPLANATION = (
+    "95% intervals. A sample counts as robust when none of the row's attacks broke it. "
+    "Passes: forward/backward per sample. Rows with the same rank (1=) cannot be told apart by a paired test."
+)
+
+
+def printable(text: str) -> str:
+    """On one line and without control characters, so that a name cannot move the cursor or forge a line."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """At most `width` characters, cut in the middle: the ends of labels tell them apart."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def metric_title(name: str) -> str:
+    """`robust_accuracy` to `Robust accuracy`."""
+    return name.replace("_", " ").capitalize()
+
+
+def value_text(estimate: Estimate | None, *, fraction: bool) -> str:
+    """`89.1%`, or four digits of what is no share."""
+    if estimate is None:
+        return ABSENT
+    return f"{100 * estimate.value:.1f}%" if fraction else f"{estimate.value:.4g}"
+
+
+def interval_text(estimate: Estimate, *, fraction: bool) -> str:
+    """`[86.0, 91.7]`, in the unit of the value."""
+    if fraction:
+        return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return f"[{estimate.low:.4g}, {estimate.high:.4g}]"
+
+
+def estimate_text(estimate: Estimate | None, *, fraction: bool) -> str:
+    """`89.1% [86.0, 91.7]`."""
+    if estimate is None:
+        return ABSENT
+    return f"{value_text(estimate, fraction=fraction)} {interval_text(estimate, fraction=fraction)}"
+
+
+def eps_text(eps: float) -> str:
+    """`8/255` for exactly that number, otherwise the shortest decimal; always exact."""
+    steps = Fraction(round(eps * 255))
+    if float(steps / 255) == eps and 0 < steps < 255 and len(repr(eps)) > len("0.25"):
+        return f"{steps}/255"
+    return f"{eps:g}" if float(f"{eps:g}") == eps else repr(eps)
+
+
+def has_plain_budget(table: LeaderboardTable) -> bool:
+    """Whether norm and eps say all about the threat model."""
+    name, _, params = table.threat_model.rstrip(")").partition("(")
+    return name == table.norm and (not params or (params.startswith("eps=") and "," not in params))
+
+
+def budget_text(table: LeaderboardTable) -> str:
+    """`linf 8/255`, or the threat model's label where there is more to it."""
+    return f"{table.norm} {eps_text(table.eps)}" if has_plain_budget(table) else printable(table.threat_model)
+
+
+def heading(table: LeaderboardTable) -> str:
+    """`digits · linf 8/255 · untargeted`; the adversary is named where it is not the usual one."""
+    parts = [printable(table.dataset), budget_text(table), printable(table.objective)]
+    if table.adversary != "adaptive":
+        parts.append(f"{table.adversary} adversary")
+    return " · ".join(parts)
+
+
+def samples_text(table: LeaderboardTable) -> str:
+    """`1,000 samples (set 3f2a1c)`: two tables can be about different samples of the same dataset."""
+    return f"{table.samples:,} samples (set {table.sample_set[:6]})"
+
+
+def attack_labels(row: LeaderboardRow) -> tuple[str, ...]:
+    """Of the attacks that the row has results of."""
+    return tuple(printable(attack.label) for attack in row.attacks)
+
+
+def note_numbers(table: LeaderboardTable) -> dict[tuple[str, ...], int]:
+    """The number under which each flagged row's findings stand, by the row's cell ids."""
+    return {cells: number for number, cells in enumerate((row.cell_ids for row in table.rows if row.flags), start=1)}
+
+
+def passes_text(row: LeaderboardRow | AttackResult | CellRecord) -> str:
+    """`51/50`: forward/backward passes per sample."""
+    if row.forward_per_sample is None and row.backward_per_sample is None:
+        return ABSENT
+    return f"{_count(row.forward_per_sample)}/{_count(row.backward_per_sample)}"
+
+
+def seconds_text(row: LeaderboardRow) -> str:
+    """Time summed over the row's cells."""
+    return duration_text(row.wall_seconds) if row.attacks else ABSENT
+
+
+def duration_text(seconds: float) -> str:
+    """`0.4 s`, `75 s`, `12 min`, `3.4 h`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A nested mapping as lines: `("libraries numpy", "2.4")`. None is left out."""
+    for key, value in values.items():
+        name = f"{prefix}{printable(str(key))}"
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{name} ")
+        elif isinstance(value, list | tuple):
+            yield from flattened({str(number): one for number, one in enumerate(value, start=1)}, f"{name} ")
+        elif value is not None:
+            yield name, printable(str(value))
+
+
+def _count(passes: float | None) -> str:
+    if passes is None:
+        return ABSENT
+    return f"{passes:,.0f}" if passes >= 9.95 or passes == int(passes) else f"{passes:.1f}"

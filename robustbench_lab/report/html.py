@@ -1,0 +1,183 @@
+"""One static page that stands by itself: tables, figures, flags, commands and provenance. No script, no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robustbench_lab import __version__
+from robustbench_lab.errors import UsageError
+from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric, group_by
+from robustbench_lab.leaderboard_rows import FLAG_MEANINGS
+from robustbench_lab.records import CellRecord, Status
+from robustbench_lab.report import figures
+from robustbench_lab.report import formatting as write
+from robustbench_lab.report.reproduce import reproduce_command
+
+NOT_OF_THE_RUN = ("run_id", "environment", "stored_at", "spec")
+"""Keys of a cell's provenance that are shown elsewhere, differ from cell to cell, or repeat the command."""
+
+
+def write_report(leaderboard: Leaderboard, provenance: Mapping[str, Mapping[str, Any]], out_dir: Path) -> Path:
+    """Write `index.html` to a folder, made where there is none, and return its path.
+
+    provenance: for each cell id the run that stored it, as `ResultStore.run_of` gives it. Raises UsageError where the
+    folder cannot be written to.
+    """
+    page = Path(out_dir) / "index.html"
+    text = render(leaderboard, provenance)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"Cannot write {page}: {error.strerror or error}. Choose another folder with -o.") from error
+    return page
+
+
+def render(leaderboard: Leaderboard, provenance: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page as text. Everything that is not ours is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    records = {record.cell.cell_id: record for record in leaderboard.records}
+    runs = _runs({cell_id: one for cell_id, one in provenance.items() if cell_id in records})
+    return environment.get_template("report.html.j2").render(
+        version=__version__,
+        title=write.printable(leaderboard.definition.title),
+        description=leaderboard.definition.description,
+        summary=_summary(leaderboard),
+        explanation=write.EXPLANATION,
+        sections=[
+            _section(table, f"table-{number}", records) for number, table in enumerate(leaderboard.tables, start=1)
+        ],
+        curves=list(_curves(leaderboard.tables)),
+        glossary=_glossary(leaderboard.tables),
+        runs=runs,
+        environments=_environments(runs),
+    )
+
+
+def _summary(leaderboard: Leaderboard) -> str:
+    names = {Status.OK: "finished", Status.SKIPPED: "skipped", Status.FAILED: "failed"}
+    counts = {status: sum(one.status is status for one in leaderboard.records) for status in Status}
+    parts = [f"{counts[status]:,} {name}" for status, name in names.items() if counts[status]]
+    return f"Cells: {', '.join(parts) or 'none'}."
+
+
+def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, CellRecord]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    figure = figures.comparison(table, f"{section_id}-figure")
+    notes = write.note_numbers(table)
+    rows = [(row, [records[one] for one in row.cell_ids]) for row in table.rows]
+    return {
+        "id": section_id,
+        "heading": write.heading(table),
+        "samples": write.samples_text(table),
+        "metric_titles": [write.metric_title(metric.name) for metric in table.metrics],
+        "rows": [
+            _row(row, table) | {"note": notes.get(row.cell_ids), "command": reproduce_command(table, ones)}
+            for row, ones in rows
+        ],
+        "notes": [{"name": write.printable(row.name), "findings": row.findings} for row in table.rows if row.flags],
+        # Built by us and escaped by the XML writer.
+        "figure": None if figure is None else Markup(figure),  # noqa: S704
+        "figure_caption": _comparison_caption(table),
+    }
+
+
+def _comparison_caption(table: LeaderboardTable) -> str:
+    main = table.main_metric
+    others = [one.name for one in table.metrics if one != main and one.fraction == main.fraction]
+    caption = f"{write.metric_title(main.name)} (dot) with its 95% interval"
+    if others:
+        caption += f"; rings: {', '.join(write.metric_title(name).lower() for name in others)}"
+    if any(row.rank is None and row.metrics for row in table.rows):
+        caption += "; crosses: rows without a rank"
+    with_results = sum(bool(row.metrics) for row in table.rows)
+    return caption + (
+        f". The first {figures.MOST_ROWS} of {with_results} rows." if with_results > figures.MOST_ROWS else "."
+    )
+
+
+def _row(row: LeaderboardRow, table: LeaderboardTable) -> dict[str, Any]:
+    return {
+        "rank": row.rank_label,
+        "ranked": row.rank is not None,
+        "name": write.printable(row.name),
+        "metrics": [_metric(row, metric, main=metric == table.main_metric) for metric in table.metrics],
+        "attacks": write.attack_labels(row),
+        "passes": write.passes_text(row),
+        "time": write.seconds_text(row),
+        "verdict": "" if row.verdict is None else row.verdict.value,
+        "results": [
+            {
+                "label": write.printable(attack.label),
+                "metrics": [
+                    write.estimate_text(attack.metrics.get(metric.name), fraction=metric.fraction)
+                    for metric in table.metrics
+                ],
+                "passes": write.passes_text(attack),
+                "time": write.duration_text(attack.wall_seconds),
+                "cell_ids": attack.cell_ids,
+            }
+            for attack in row.attacks
+        ],
+        "absent": row.absent,
+    }
+
+
+def _metric(row: LeaderboardRow, metric: NamedMetric, *, main: bool) -> dict[str, Any]:
+    estimate = row.metrics.get(metric.name)
+    return {
+        "value": write.value_text(estimate, fraction=metric.fraction),
+        "interval": "" if estimate is None else write.interval_text(estimate, fraction=metric.fraction),
+        "main": main,
+    }
+
+
+def _curves(tables: Sequence[LeaderboardTable]) -> Iterator[dict[str, Any]]:
+    from markupsafe import Markup
+
+    plain = [table for table in tables if write.has_plain_budget(table)]
+    families = group_by(
+        plain, lambda one: (one.task, one.dataset, one.sample_set, one.norm, one.objective, one.adversary)
+    )
+    for number, family in enumerate(families.values(), start=1):
+        curves = figures.security_curves(family)
+        if curves:
+            caption = f"{write.printable(family[0].dataset)} · {family[0].norm} · {write.samples_text(family[0])}"
+            if len(curves) > figures.MOST_CURVES:
+                caption += f" · the first {figures.MOST_CURVES} of {len(curves)} rows"
+            figure = figures.security_curve(curves, family[0], f"curve-{number}")
+            yield {"figure": Markup(figure), "caption": caption}  # noqa: S704 (escaped by the XML writer)
+
+
+def _glossary(tables: Sequence[LeaderboardTable]) -> list[tuple[str, str]]:
+    found = {flag for table in tables for row in table.rows for flag in row.flags}
+    return [(code, meaning) for code, meaning in FLAG_MEANINGS.items() if code in found]
+
+
+def _runs(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each run once, with the number of its cells."""
+    by_run = group_by(provenance.values(), lambda one: str(one.get("run_id", "unknown")))
+    return [
+        {
+            "name": write.printable(name),
+            "cells": f"{len(ones):,}",
+            "facts": list(write.flattened({key: one for key, one in ones[0].items() if key not in NOT_OF_THE_RUN})),
+            "environment": list(write.flattened(ones[0].get("environment") or {})),
+        }
+        for name, ones in by_run.items()
+    ]
+
+
+def _environments(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each environment once, with the runs in it."""
+    same = group_by((run for run in runs if run["environment"]), lambda run: json.dumps(run["environment"]))
+    return [{"facts": ones[0]["environment"], "runs": [run["name"] for run in ones]} for ones in same.values()]

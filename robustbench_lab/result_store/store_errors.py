@@ -1,0 +1,46 @@
+"""What can go wrong in a database, as one line for the user."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError
+
+from robustbench_lab.errors import StoreError
+
+_KEPT = "what was stored before is kept; then run the same command again"
+
+_SQLITE_ADVICE = {
+    sqlite3.SQLITE_FULL: f"the disk is full: free some space, {_KEPT}",
+    sqlite3.SQLITE_IOERR: f"the file system refused to read or write: check for a full or failing disk, {_KEPT}",
+    sqlite3.SQLITE_BUSY: "locked by another program for too long: wait for it to end, then run the same command again",
+    sqlite3.SQLITE_LOCKED: "locked by another program: wait for it to end, then run the same command again",
+    sqlite3.SQLITE_READONLY: "read-only: make the file and its folder writable, or name another file",
+    sqlite3.SQLITE_PERM: "access is denied: make the file and its folder readable and writable, or name another file",
+    sqlite3.SQLITE_AUTH: "access is denied: make the file and its folder readable and writable, or name another file",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: make the file and its folder readable and writable, or name another",
+    sqlite3.SQLITE_NOTADB: "no SQLite database: name another file",
+    sqlite3.SQLITE_CORRUPT: "damaged: restore a copy, or save what is readable with `sqlite3 FILE .recover`",
+    sqlite3.SQLITE_TOOBIG: "a value is too large to be stored: use fewer samples",
+}
+
+
+@contextmanager
+def store_errors(name: str) -> Iterator[None]:
+    """Turn errors of the database called `name`, and of the files beside it, into StoreError."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise StoreError(f"{name}: {_advice(error.orig)}") from error
+    except (sqlite3.Error, OSError, OverflowError) as error:  # OverflowError: an integer of more than 64 bits
+        raise StoreError(f"{name}: {_advice(error)}") from error
+
+
+def _advice(error: BaseException | None) -> str:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in _SQLITE_ADVICE:  # the low byte of an extended code is the primary one
+        return _SQLITE_ADVICE[code & 0xFF]
+    text = str(error).strip() or type(error).__name__
+    return f"the database refused: {text.splitlines()[0]}"

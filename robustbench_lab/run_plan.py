@@ -1,0 +1,232 @@
+"""Stage 2: a spec and the catalog to the cells of a run. Nothing is evaluated here, and no model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+from robustbench_lab.catalog import Catalog
+from robustbench_lab.component_syntax import Component
+from robustbench_lab.contracts import Dataset, DatasetSpec, ModelSpec, Task
+from robustbench_lab.errors import UsageError
+from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.provenance import content_hash
+from robustbench_lab.records import Cell, ResolvedComponent, SampleSet
+
+DEFAULT_ATTACK = "pgd"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A combination that does not fit together."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Every cell of a run, in the order of the spec, each once."""
+
+    cells: tuple[Cell, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class _Attacked:
+    """A model on a dataset: what attacks are then combined with."""
+
+    task: Task
+    model: Component
+    dataset: Component
+    dataset_spec: DatasetSpec
+
+
+def make_plan(spec: ExperimentSpec, catalog: Catalog) -> RunPlan:
+    """Every combination of the spec that fits together.
+
+    Raises UsageError where a name is unknown, a parameter is wrong, a budget is outside the data's range, or nothing
+    fits at all.
+    """
+    return _Planner(spec, catalog).plan()
+
+
+@dataclass
+class _Planner:
+    spec: ExperimentSpec
+    catalog: Catalog
+    _datasets: dict[str, tuple[Dataset, SampleSet]] = field(default_factory=dict)
+    _resolved: dict[tuple[str, str], ResolvedComponent] = field(default_factory=dict)
+    _left_out: dict[str, LeftOut] = field(default_factory=dict)
+
+    def plan(self) -> RunPlan:
+        cells: dict[str, Cell] = {}
+        for attacked in self._attacked():
+            for cell in self._cells(attacked):
+                cells.setdefault(cell.cell_id, cell)
+        if not cells:
+            reasons = "; ".join(f"{one.label}: {one.reason}" for one in self._left_out.values())
+            raise UsageError(f"nothing to run: {reasons or 'no model is named and none is bundled for this task'}")
+        return RunPlan(tuple(cells.values()), tuple(self._left_out.values()))
+
+    # ------------------------------------------------------------ model x dataset
+
+    def _attacked(self) -> Iterator[_Attacked]:
+        """Each named model on each named dataset; bundled reference models on their own where none is named."""
+        for model in self._models():
+            model_spec = self._spec("models", model)
+            for dataset in self.spec.datasets or self._own_dataset(model, model_spec):
+                dataset_spec = self._spec("datasets", dataset)
+                for task_name in model_spec.tasks:
+                    label = f"{model.label} on {dataset.label}"
+                    if self._fits(label, task_name, model_spec, dataset_spec):
+                        task: Task = self.catalog.load_factory("tasks", task_name)()
+                        yield _Attacked(task, model, dataset, dataset_spec)
+
+    def _models(self) -> Sequence[Component]:
+        for name in self.spec.tasks:
+            self.catalog.find("tasks", name)
+        if self.spec.models:
+            return self.spec.models
+        bundled = [entry.spec for entry in self.catalog.entries("models")]
+        return [Component(spec.name) for spec in bundled if spec.reference_dataset]
+
+    def _own_dataset(self, model: Component, spec: ModelSpec) -> list[Component]:
+        if spec.reference_dataset is None:
+            raise UsageError(f"model '{model.label}' brings no data of its own: name some with --dataset")
+        return [Component(spec.reference_dataset)]
+
+    def _fits(self, label: str, task: str, model: ModelSpec, dataset: DatasetSpec) -> bool:
+        if self.spec.tasks and task not in self.spec.tasks:
+            if self.spec.models:
+                self._leave_out(label, f"the model is for {task}, not {' or '.join(self.spec.tasks)}")
+            return False
+        if task not in dataset.tasks:
+            self._leave_out(label, f"the model is for {task}, the dataset for {' and '.join(dataset.tasks)}")
+            return False
+        if model.fits and dataset.family and dataset.family not in model.fits:
+            self._leave_out(label, f"the model was made for {' and '.join(model.fits)}, not {dataset.family}")
+            return False
+        return True
+
+    # ------------------------------------------------------------ what attacks it
+
+    def _cells(self, attacked: _Attacked) -> Iterator[Cell]:
+        spec = self.spec
+        dataset, samples = self._samples(attacked.dataset)
+        combinations = product(
+            spec.defenses or [Component("none")],
+            self._threat_models(attacked.dataset_spec),
+            spec.objectives or [Component(attacked.task.default_objective)],
+            spec.attacks or [Component(DEFAULT_ATTACK)],
+            spec.adversary,
+            spec.seeds,
+        )
+        for defense, threat, objective, attack, adversary, seed in combinations:
+            if not self._suits(attacked, defense, threat, objective, attack):
+                continue
+            threat_model = self._resolve("threat_models", threat)
+            self.catalog.build("threat_models", threat_model).check(dataset.bounds)
+            yield self._cell(attacked, samples, defense, threat_model, objective, attack, adversary, seed)
+
+    def _suits(
+        self, attacked: _Attacked, defense: Component, threat: Component, objective: Component, attack: Component
+    ) -> bool:
+        task = attacked.task.name
+        kinds = {"defenses": defense, "threat_models": threat, "objectives": objective, "attacks": attack}
+        for kind, component in kinds.items():
+            tasks = self._spec(kind, component).tasks
+            if task not in tasks:
+                self._leave_out(f"{component.label} on {attacked.model.label}", f"it is for {' and '.join(tasks)}, not {task}")
+                return False
+        allowed = self._spec("attacks", attack).threat_models
+        if threat.name not in allowed:
+            self._leave_out(f"{attack.label} with {threat.label}", f"the attack knows {', '.join(allowed)} only")
+            return False
+        return True
+
+    def _threat_models(self, dataset: DatasetSpec) -> list[Component]:
+        """Those named, or every norm with every eps; what is not named comes from the dataset."""
+        if self.spec.threat_models:
+            if self.spec.norms or self.spec.eps:
+                raise UsageError("give either threat models or norms with eps, not both")
+            return list(self.spec.threat_models)
+        norms = self.spec.norms or [dataset.default_norm]
+        if not self.spec.eps and norms != [dataset.default_norm]:
+            raise UsageError(f"there is no usual budget for {', '.join(norms)} on this dataset: name one with --eps")
+        return [Component(norm, {"eps": eps}) for norm in norms for eps in self.spec.eps or [dataset.default_eps]]
+
+    def _cell(
+        self,
+        attacked: _Attacked,
+        samples: SampleSet,
+        defense: Component,
+        threat_model: ResolvedComponent,
+        objective: Component,
+        attack: Component,
+        adversary: str,
+        seed: int,
+    ) -> Cell:
+        attack_spec = self._spec("attacks", attack)
+        resolved = self._resolve("attacks", attack)
+        estimate = attack_spec.estimate_passes
+        forward, backward = estimate(resolved.params) if estimate else (0, 0)
+        cell = Cell(
+            cell_id="",
+            task=attacked.task.name,
+            model=self._resolve("models", attacked.model),
+            defense=self._resolve("defenses", defense),
+            dataset=self._resolve("datasets", attacked.dataset),
+            attack=resolved,
+            objective=self._resolve("objectives", objective),
+            threat_model=threat_model,
+            norm=threat_model.name,
+            eps=threat_model.params["eps"],
+            adversary=adversary,
+            seed=seed,
+            samples=samples,
+            estimated_forward=forward,
+            estimated_backward=backward,
+        )
+        return replace(cell, cell_id=cell_id(cell))
+
+    # ------------------------------------------------------------ lookups, each made once
+
+    def _samples(self, component: Component) -> tuple[Dataset, SampleSet]:
+        if component.label not in self._datasets:
+            dataset: Dataset = self.catalog.build("datasets", self._resolve("datasets", component))
+            self._datasets[component.label] = dataset, select_samples(dataset, self.spec.samples, component.label)
+        return self._datasets[component.label]
+
+    def _resolve(self, kind: str, component: Component) -> ResolvedComponent:
+        key = (kind, component.label)
+        if key not in self._resolved:
+            self._resolved[key] = self.catalog.resolve(kind, component)
+        return self._resolved[key]
+
+    def _spec(self, kind: str, component: Component) -> Any:
+        """The spec of the kind's own class."""
+        return self.catalog.find(kind, component.name).spec
+
+    def _leave_out(self, label: str, reason: str) -> None:
+        self._left_out.setdefault(label, LeftOut(label, reason))
+
+
+def select_samples(dataset: Dataset, count: int | None, label: str) -> SampleSet:
+    """The first `count` samples of a dataset in its own order (all of them where None)."""
+    ids = tuple(dataset.sample_ids)
+    if count is not None and count > len(ids):
+        raise UsageError(f"dataset '{label}' has {len(ids)} samples, fewer than the {count} asked for")
+    chosen = ids[:count]
+    identity = content_hash({"revision": dataset.revision, "samples": list(chosen)})
+    return SampleSet(dataset.revision, chosen, tuple(range(len(chosen))), identity)
+
+
+def cell_id(cell: Cell) -> str:
+    """The hash of all that defines a cell; device, batch size and executor are not part of it."""
+    parts = ("model", "defense", "attack", "objective", "threat_model")
+    definition = {part: getattr(cell, part).identity for part in parts}
+    definition |= {"task": cell.task, "samples": cell.samples.identity, "adversary": cell.adversary}
+    return content_hash({**definition, "seed": cell.seed})[:16]

@@ -1,0 +1,140 @@
+"""Intervals, paired tests and ranks: what may be said about rows that were measured on the same samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import special
+
+from robustbench_lab.contracts import Estimate
+from robustbench_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+_NUMBERS_AT_ONCE = 1 << 22
+"""Resampled values held at a time: 32 MB."""
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
+    """The share of successes with its exact interval: it covers the true rate with at least this confidence.
+
+    Clopper & Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
+    Biometrika 26 (1934).
+
+    Raises:
+        UsageError: there are no trials, so there is no share; or more successes than trials.
+    """
+    if trials < 1:
+        raise UsageError("a rate needs at least one sample, and there is none: ask for more samples")
+    if not 0 <= successes <= trials:
+        raise UsageError(f"{successes} successes in {trials} trials cannot be: give a number from 0 to {trials}")
+    tail = (1 - confidence) / 2
+    low = special.betaincinv(successes, trials - successes + 1, tail) if successes > 0 else 0.0
+    high = special.betainccinv(successes + 1, trials - successes, tail) if successes < trials else 1.0
+    return Estimate(successes / trials, float(low), float(high))
+
+
+def bootstrap_mean(values: ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Estimate:
+    """The mean of values `[N]` with its percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13).
+
+    The interval is too narrow for few values, and has no width for one; the same seed gives the same interval.
+
+    Raises:
+        UsageError: there are no values.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    count = len(numbers)
+    if count == 0:
+        raise UsageError("a mean needs at least one value, and there is none: ask for more samples")
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _NUMBERS_AT_ONCE // count)
+    means = [
+        numbers[generator.integers(count, size=(min(at_once, resamples - done), count))].mean(axis=1)
+        for done in range(0, resamples, at_once)
+    ]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return Estimate(float(numbers.mean()), float(low), float(high))
+
+
+def mcnemar_exact(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Two-sided exact p-value that two rows `[N]`, bool on the same samples, have the same rate.
+
+    Given the samples on which the two differ, each is as likely to favour either: a binomial test on these. McNemar,
+    "Note on the sampling error of the difference between correlated proportions or percentages", Psychometrika 12
+    (1947); exact as in Mosteller, Biometrics 8 (1952).
+    """
+    return float(_mcnemar_matrix([first, second])[0, 1])
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """P-values `[M]` of M tests, adjusted so that one below alpha is wrong with probability alpha over all of them.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979).
+    """
+    raw = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(raw)
+    stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
+    adjusted = np.empty_like(raw)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def tied_ranks(scores: Sequence[float], p_values: NDArray[np.float64], alpha: float = 0.05) -> list[int]:
+    """Ranks of R rows, 1 for the best, in which rows that cannot be told apart share one.
+
+    Walk from the best score to the worst. A row starts a new rank when its Holm-corrected p-value against the leader
+    of the current rank is below alpha, and leads it from then on; otherwise it shares the current rank. A new rank is
+    1 + the number of better rows (1, 1, 3: competition ranking). Rows of equal score are one step of the walk: they
+    share a rank, and all their p-values against the leader, or the leaders, have to be below alpha. So the order in
+    which the rows are given does not matter.
+
+    Sharing a rank means "not told apart from the leader": two other rows that share it may differ significantly.
+
+    Args:
+        scores: `[R]`, higher is better.
+        p_values: `[R, R]`, symmetric: uncorrected p-values of the paired tests. The correction is over all pairs.
+        alpha: the level of the whole table.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if np.isnan(values).any():
+        raise UsageError("a row without a score cannot be ranked: leave it out")
+    pairs = np.triu_indices(len(values), k=1)
+    corrected = np.ones((len(values), len(values)))
+    corrected[pairs] = holm(p_values[pairs])
+    corrected = np.minimum(corrected, corrected.T)
+    ranks = np.zeros(len(values), dtype=np.int64)
+    leaders: NDArray[np.int64] | None = None
+    for score in np.unique(values)[::-1]:
+        rows = np.flatnonzero(values == score)
+        if leaders is None or corrected[np.ix_(leaders, rows)].max() < alpha:
+            leaders = rows
+        ranks[rows] = 1 + np.count_nonzero(values > values[leaders[0]])
+    return [int(rank) for rank in ranks]
+
+
+def rank_rows(scores: Sequence[float], samples: Sequence[NDArray[np.bool_]], alpha: float = 0.05) -> list[int]:
+    """Ranks of R rows by score, tied as in `tied_ranks` by McNemar's exact test.
+
+    Args:
+        scores: `[R]`, higher is better: usually the means of `samples`.
+        samples: R bool arrays `[N]`: whether the row holds on each of the same N samples.
+        alpha: the level of the whole table.
+    """
+    return tied_ranks(scores, _mcnemar_matrix(samples), alpha)
+
+
+def _mcnemar_matrix(samples: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
+    """McNemar's p-values `[R, R]` of all pairs of R rows `[N]`."""
+    lengths = sorted({len(row) for row in samples})
+    if len(lengths) > 1:
+        raise UsageError(f"rows of {lengths[0]} and {lengths[-1]} samples cannot be paired: compare the same samples")
+    held = np.array(samples, dtype=np.float64).reshape(len(samples), *lengths or [0])
+    only_first = (held @ (1 - held).T).astype(np.int64)
+    only_second = only_first.T
+    tail = special.bdtr(np.minimum(only_first, only_second), only_first + only_second, 0.5)
+    return np.asarray(np.minimum(2 * tail, 1.0), dtype=np.float64)

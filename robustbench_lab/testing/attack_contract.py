@@ -1,0 +1,62 @@
+"""What every attack must keep to, checked on a model whose best attack is known. Shipped for authors of plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from robustbench_lab.attack_audit import audit_attack
+from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from robustbench_lab.contracts import ThreatModel
+from robustbench_lab.errors import describe_error
+from robustbench_lab.global_randomness import seeded
+from robustbench_lab.testing.known_models import HalfSpace, half_space_setting
+
+Run = Callable[[AttackProblem], None]
+
+
+def check_attack(
+    run: Run, threat_model_of: Callable[[float], ThreatModel], norm: str, *, sample_deterministic: bool
+) -> list[str]:
+    """What is wrong with an attack, a line each; nothing where it keeps to the contract.
+
+    run: the attack with its parameters bound. threat_model_of: eps to the threat model it is checked in.
+    """
+    reach = HalfSpace().distance(half_space_setting(threat_model_of(1.0)).clean, norm)
+    setting = half_space_setting(threat_model_of(float(reach.median())))
+    before = setting.clean.clone()
+    try:
+        problem = _attacked(run, setting)
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is what the author must hear)
+        return [f"it stops with {describe_error(error)}"]
+    audit = audit_attack(problem, setting, setting.model, passes=1)
+    wrong = [f"{finding.message}: {finding.value:.0f}" for finding in audit.findings]
+    if not torch.equal(setting.clean, before):
+        wrong.append("it overwrites the clean inputs: work on a copy")
+    out_of_reach = torch.from_numpy(~audit.outcomes.robust) & setting.open & (reach > 1.001 * setting.threat_model.eps)
+    if bool(out_of_reach.any()):
+        wrong.append("it breaks samples that no input of the threat model can break")
+    if int(problem.counted_model.forward_passes) == 0:
+        wrong.append("it never queries the model: hand candidates to problem.submit")
+    if sample_deterministic:
+        wrong += _check_repeatable(run, setting, problem)
+    return wrong
+
+
+def _check_repeatable(run: Run, setting: ProblemSetting, first: AttackProblem) -> list[str]:
+    again = _attacked(run, setting, "another global seed")
+    if not torch.equal(first.claimed, again.claimed):
+        return ["two runs differ: draw random numbers from the problem (problem.uniform, problem.normal)"]
+    one_by_one = _attacked(run, replace(setting, batch_size=1))
+    if not torch.equal(first.claimed, one_by_one.claimed):
+        return ["its outcomes depend on the batch size: treat every sample on its own"]
+    return []
+
+
+def _attacked(run: Run, setting: ProblemSetting, global_seed: str = "check") -> AttackProblem:
+    problem = AttackProblem(setting)
+    with seeded(global_seed):
+        run(problem)
+    return problem

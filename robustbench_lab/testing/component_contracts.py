@@ -1,0 +1,51 @@
+"""What models, datasets and defenses must keep to. Shipped for authors of plugins."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from robustbench_lab.contracts import Dataset, GradientKind
+from robustbench_lab.preflight import check_samples
+from robustbench_lab.testing.known_models import SHAPE, HalfSpace
+
+FEW = 8
+
+
+def check_dataset(dataset: Dataset) -> list[str]:
+    """What is wrong with a dataset, a line each."""
+    ids = list(dataset.sample_ids)
+    if not ids:
+        return ["it has no samples"]
+    wrong = []
+    if len(set(ids)) != len(ids):
+        wrong.append("sample_ids are not unique: outcomes could not be told apart")
+    few = list(range(min(FEW, len(ids))))
+    samples = dataset.load(few)
+    wrong += [finding.message for finding in check_samples(samples, dataset.bounds)]
+    backwards = dataset.load(few[::-1]).inputs.flip(0)
+    if backwards.shape == samples.inputs.shape and not torch.equal(backwards, samples.inputs):
+        wrong.append("load(indices) must return the samples in the order asked for, the same at every call")
+    return wrong
+
+
+def check_defense(defended: nn.Module, gradient: GradientKind, *, randomized: bool) -> list[str]:
+    """What is wrong with a defense put in front of a `HalfSpace`, a line each."""
+    x = torch.rand(FEW, *SHAPE, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    prediction = defended.eval()(x)
+    if prediction.shape != (FEW, 2):
+        return [f"behind it a model with logits [{FEW}, 2] returns {list(prediction.shape)}"]
+    wrong = []
+    differs = not torch.equal(prediction, defended(x))
+    if differs and not randomized:
+        wrong.append("repeated passes differ: declare randomized=True")
+    if gradient is not GradientKind.NONE:
+        passed = prediction.requires_grad and torch.autograd.grad(prediction[:, 0].sum(), x)[0].any()
+        if not bool(passed):
+            wrong.append(f"it declares its gradient as '{gradient}', but none reaches the input")
+    return wrong
+
+
+def plain_model() -> nn.Module:
+    """The model a defense is checked in front of."""
+    return HalfSpace().eval()

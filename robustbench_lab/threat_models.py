@@ -1,0 +1,83 @@
+"""The norm balls: the adversary may move an input by at most `eps`, measured in a norm, within the data's bounds.
+
+`eps` is in the data's own units. This module imports no torch; the geometry is in regions.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from robustbench_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robustbench_lab.contracts import Bounds
+    from robustbench_lab.regions import L1Region, L2Region, LinfRegion
+
+
+@dataclass(frozen=True)
+class NormBall:
+    """What the three threat models share: a budget, and what makes no sense as one."""
+
+    norm: ClassVar[str]
+    eps: float
+
+    def check(self, bounds: Bounds) -> None:  # noqa: ARG002  (the l1 and l2 limits depend on the shape as well)
+        """Raise UsageError unless `eps` is a finite number above 0."""
+        named = f"{self.norm} eps={self.eps:g}"
+        if not math.isfinite(self.eps):
+            raise UsageError(f"{named} is not finite: give a number above 0, such as 8/255")
+        if self.eps <= 0:
+            raise UsageError(f"{named}: eps must be above 0; the accuracy without an attack is clean_accuracy")
+
+
+@dataclass(frozen=True)
+class Linf(NormBall):
+    """Every coordinate may move by at most `eps`."""
+
+    norm: ClassVar[str] = "linf"
+
+    def check(self, bounds: Bounds) -> None:
+        """Raise UsageError unless `eps` is above 0 and at most the width of the data's range."""
+        super().check(bounds)
+        if self.eps > bounds.width:
+            wrong = f"linf eps={self.eps:g} is above the data's range {bounds.low:g}..{bounds.high:g}."
+            scaled = self.eps / 255
+            if scaled <= bounds.width:
+                raise UsageError(f"{wrong} Did you mean {self.eps:g}/255 = {scaled:.3g}?")
+            raise UsageError(f"{wrong} Give an eps of at most {bounds.width:g}.")
+
+    def around(self, clean: Tensor, bounds: Bounds) -> LinfRegion:
+        """The region around clean inputs `[N, ...]`."""
+        from robustbench_lab.regions import LinfRegion
+
+        return LinfRegion(clean, self.eps, bounds)
+
+
+@dataclass(frozen=True)
+class L2(NormBall):
+    """The Euclidean length of the change is at most `eps`."""
+
+    norm: ClassVar[str] = "l2"
+
+    def around(self, clean: Tensor, bounds: Bounds) -> L2Region:
+        """The region around clean inputs `[N, ...]`."""
+        from robustbench_lab.regions import L2Region
+
+        return L2Region(clean, self.eps, bounds)
+
+
+@dataclass(frozen=True)
+class L1(NormBall):
+    """The absolute changes of all coordinates sum to at most `eps`."""
+
+    norm: ClassVar[str] = "l1"
+
+    def around(self, clean: Tensor, bounds: Bounds) -> L1Region:
+        """The region around clean inputs `[N, ...]`."""
+        from robustbench_lab.regions import L1Region
+
+        return L1Region(clean, self.eps, bounds)

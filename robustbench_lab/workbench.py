@@ -1,0 +1,110 @@
+"""Models, data, attacks and the rest of a cell, loaded and kept for the next cell that needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustbench_lab.catalog import Catalog
+from robustbench_lab.contracts import Access, Attack, Dataset, Objective, Samples, Task, ThreatModel
+from robustbench_lab.preflight import SAMPLES, check_gradient, check_model, check_samples
+from robustbench_lab.records import Cell, Finding, ResolvedComponent
+from robustbench_lab.sample_trees import to_device
+
+
+@dataclass(frozen=True)
+class LoadedCell:
+    """The live objects of a cell."""
+
+    task: Task
+    dataset: Dataset
+    bare_model: nn.Module
+    defended_model: nn.Module
+    randomized: bool
+    attack: Callable[..., None]
+    access: Access
+    baseline: bool
+    objective: Objective
+    threat_model: ThreatModel
+
+    def attacked_model(self, cell: Cell) -> nn.Module:
+        """What the adversary sees."""
+        return self.defended_model if cell.adversary == "adaptive" else self.bare_model
+
+
+@dataclass
+class Workbench:
+    """Loads components on one device. Models and datasets are kept, one of each at a time, since they are large."""
+
+    catalog: Catalog
+    device: torch.device
+    _models: dict[str, nn.Module] = field(default_factory=dict)
+    _datasets: dict[str, Dataset] = field(default_factory=dict)
+    _findings: dict[tuple[str, ...], list[Finding]] = field(default_factory=dict)
+
+    def load(self, cell: Cell) -> LoadedCell:
+        """Everything a cell is made of."""
+        defense = self.catalog.find("defenses", cell.defense.name).spec
+        attack = self.catalog.find("attacks", cell.attack.name).spec
+        bare = self._model(cell.model)
+        return LoadedCell(
+            task=self.catalog.load_factory("tasks", cell.task)(),
+            dataset=self._dataset(cell.dataset),
+            bare_model=bare,
+            defended_model=ready(self.catalog.build("defenses", cell.defense, bare), self.device),
+            randomized=defense.randomized,
+            attack=lambda problem: self.catalog.build("attacks", cell.attack, problem),
+            access=attack.access,
+            baseline=attack.baseline,
+            objective=self.catalog.build("objectives", cell.objective),
+            threat_model=self.catalog.build("threat_models", cell.threat_model),
+        )
+
+    def samples(self, loaded: LoadedCell, indices: list[int]) -> Samples:
+        """Samples of the dataset on this device."""
+        samples = loaded.dataset.load(indices)
+        return Samples(samples.inputs.to(self.device), to_device(samples.targets, self.device))
+
+    def preflight(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> list[Finding]:
+        """What is wrong with this model on this data; looked at once for all attacks of a kind."""
+        key = (cell.model.identity, cell.defense.identity, cell.samples.identity, cell.adversary, cell.objective.identity)
+        key += (str(loaded.access),)
+        if key not in self._findings:
+            self._findings[key] = self._look(cell, loaded, batch_size)
+        return self._findings[key]
+
+    def _look(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> list[Finding]:
+        samples = self.samples(loaded, list(cell.samples.indices[:SAMPLES]))
+        if found := check_samples(samples, loaded.dataset.bounds):
+            return found
+        model = loaded.defended_model
+        found = check_model(
+            model, samples, loaded.dataset, loaded.task, batch_size, randomized=loaded.randomized
+        )
+        if any(finding.severity == "fatal" for finding in found):
+            return found
+        attacked = loaded.attacked_model(cell)
+        return found + check_gradient(attacked, samples, loaded.objective, loaded.access, batch_size)
+
+    def _model(self, component: ResolvedComponent) -> nn.Module:
+        if component.identity not in self._models:
+            self._models.clear()
+            self._models[component.identity] = ready(self.catalog.build("models", component), self.device)
+        return self._models[component.identity]
+
+    def _dataset(self, component: ResolvedComponent) -> Dataset:
+        if component.identity not in self._datasets:
+            self._datasets.clear()
+            self._datasets[component.identity] = self.catalog.build("datasets", component)
+        return self._datasets[component.identity]
+
+
+def ready(model: Any, device: torch.device) -> nn.Module:
+    """On the device, in eval mode, without gradients for parameters: no attack needs them, and they cost time."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a model factory must return a torch.nn.Module; this one returned {type(model).__name__}")
+    return model.to(device).eval().requires_grad_(False)

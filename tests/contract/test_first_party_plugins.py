@@ -1,0 +1,78 @@
+"""Every component that ships keeps to the contract that `rbl plugins check` asks of strangers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.catalog import Catalog
+from robustbench_lab.cli.plugin_check import check_plugin
+from robustbench_lab.contracts import GradientKind
+from robustbench_lab.plugin_loading import load_plugins
+from robustbench_lab.testing.attack_contract import check_attack
+from robustbench_lab.testing.component_contracts import check_defense
+from robustbench_lab.testing.known_models import HalfSpace
+from robustbench_lab.threat_models import Linf
+
+CATALOG = Catalog.from_plugins(load_plugins())
+
+
+@pytest.mark.parametrize("plugin", [record.name for record in CATALOG.plugins if record.distribution == "robustbench-lab"])
+def test_a_first_party_plugin_has_nothing_wrong(plugin: str) -> None:
+    wrong = [one for one in check_plugin(CATALOG, plugin) if one.state == "wrong"]
+    assert wrong == []
+
+
+def remarks(attack: object) -> list[str]:
+    return check_attack(attack, lambda eps: Linf(eps=eps), "linf", sample_deterministic=True)
+
+
+def _leaves_the_ball(problem: AttackProblem) -> None:
+    problem.submit(problem.clean + 2 * problem.eps)
+
+
+def _overwrites(problem: AttackProblem) -> None:
+    problem.submit(problem.clean.add_(problem.eps / 2))
+
+
+def _draws_its_own_numbers(problem: AttackProblem) -> None:
+    problem.submit(problem.project(problem.clean + 3 * problem.eps * torch.randn_like(problem.clean)))
+
+
+def _depends_on_the_batch(problem: AttackProblem) -> None:
+    _, gradient = problem.loss_and_gradient(problem.clean)
+    away = problem.steepest(gradient, problem.clean)
+    problem.submit(problem.project(problem.clean + (2 if problem.batch_size > 1 else 0.01) * problem.eps * away))
+
+
+def _crashes(problem: AttackProblem) -> None:
+    raise ValueError("no such thing")
+
+
+def _does_nothing(problem: AttackProblem) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (_leaves_the_ball, "outside the threat model"),
+        (_overwrites, "overwrites the clean inputs"),
+        (_draws_its_own_numbers, "two runs differ"),
+        (_depends_on_the_batch, "depend on the batch size"),
+        (_crashes, "ValueError: no such thing"),
+        (_does_nothing, "never queries the model"),
+    ],
+)
+def test_the_contract_catches_an_attack_that(attack: object, said: str) -> None:
+    assert said in " | ".join(remarks(attack))
+
+
+def test_the_contract_catches_a_defense_without_the_gradient_it_declares() -> None:
+    class Rounded(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return HalfSpace()((x * 4).round() / 4)
+
+    assert "none reaches the input" in " ".join(check_defense(Rounded(), GradientKind.EXACT, randomized=False))
+    assert check_defense(Rounded(), GradientKind.NONE, randomized=False) == []

@@ -1,0 +1,302 @@
+"""Kills, full disks, locks and strange files: what was stored is kept, and the user reads one clear line."""
+
+from __future__ import annotations
+
+import random
+import resource
+import runpy
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, event
+
+from robustbench_lab.errors import MissingLibraryError, RblError, StoreError
+from robustbench_lab.exit_codes import ExitCode
+from robustbench_lab.provenance import file_sha256
+from robustbench_lab.records import Outcomes, Status
+from robustbench_lab.result_store import open_store
+
+SCRIPT = Path(__file__).with_name("example_results.py")
+examples = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
+
+
+def start_writer(
+    database: Path, prefix: str, count: int, prepare: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), str(database), prefix, str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare)
+
+
+def assert_sound(database: Path) -> set[str]:
+    """The ids of stored cells, each of which is complete."""
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    expected = examples.ok_record()
+    with open_store(database, create=False) as store:
+        records = store.cells()
+        for record in records:
+            assert record.metrics == expected.metrics
+            assert record.findings == expected.findings
+            assert record.outcomes is not None
+            np.testing.assert_array_equal(record.outcomes.distance, expected.outcomes.distance)
+            assert store.units(record.cell.cell_id) == []
+            (artifact,) = store.artifacts(record.cell.cell_id)
+            assert file_sha256(store.artifacts_folder / artifact.path) == artifact.sha256
+    return {record.cell.cell_id for record in records}
+
+
+# ---------------------------------------------------------------- kills
+
+
+def test_a_killed_writer_leaves_every_cell_complete_or_absent(tmp_path: Path) -> None:
+    database = tmp_path / "rbl.db"
+    moments = random.Random(0)  # noqa: S311
+    announced: set[str] = set()
+    for life in range(4):
+        with start_writer(database, f"life{life}", 100_000) as writer:
+            assert writer.stdout is not None
+            announced |= {writer.stdout.readline().strip() for _ in range(moments.randint(1, 40))}
+            writer.kill()  # in the midst of whatever it does by now
+            announced |= set(writer.stdout.read().split("\n")[:-1])
+        stored = assert_sound(database)
+        assert announced <= stored
+        assert len(stored) <= len(announced) + life + 1  # stored, but killed before it could say so
+
+
+def test_a_process_killed_at_any_statement_leaves_the_old_state_or_the_new_one(tmp_path: Path) -> None:
+    script = SCRIPT.with_name("die_at_each_statement.py")
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
+    databases = sorted(tmp_path.glob("*.db"), key=lambda file: int(file.stem))
+    states = [_state(database) for database in databases]
+    assert len(states) > 40
+    assert list(dict.fromkeys(states)) == ["nothing", "unit", "failed", "ok"]
+    assert states == sorted(states, key=["nothing", "unit", "failed", "ok"].index)
+
+
+def _state(database: Path) -> str:
+    """What a process of `die_at_each_statement.py` got done."""
+    with open_store(database) as store:
+        store.begin_run(["rbl"], {}, {})  # the next run can go on
+        units, records = store.units("cell"), store.cells()
+    if not records:
+        return "unit" if units else "nothing"
+    assert units == []
+    if records[0].status is Status.OK:
+        assert assert_sound(database) == {"cell"}
+    return str(records[0].status)
+
+
+# ---------------------------------------------------------------- full disks
+
+
+@pytest.fixture
+def page_limit() -> Iterator[Callable[[int], None]]:
+    """Limits how many pages the databases of new connections may have, as a full disk would."""
+    listeners: list[Callable[..., None]] = []
+
+    def limit(pages: int) -> None:
+        def set_limit(connection: sqlite3.Connection, _record: object) -> None:
+            connection.execute(f"PRAGMA max_page_count={pages}")
+
+        event.listen(Engine, "connect", set_limit)
+        listeners.append(set_limit)
+
+    yield limit
+    for listener in listeners:
+        event.remove(Engine, "connect", listener)
+
+
+def test_a_full_disk_keeps_what_was_stored(tmp_path: Path, page_limit: Callable[[int], None]) -> None:
+    database = tmp_path / "rbl.db"
+    with open_store(database) as store:
+        store.save_cell(examples.ok_record("before"), store.begin_run(["rbl"], {}, {}), artifacts=[b"x"])
+    page_limit(database.stat().st_size // 4096 + 2)
+    noise = np.random.default_rng(0).random(50_000)
+    yes = np.ones(50_000, dtype=np.bool_)
+    large = examples.ok_record("large", outcomes=Outcomes(yes, yes, noise.astype(np.float32), {"loss": noise}))
+    with open_store(database) as store:
+        run_id = store.begin_run(["rbl"], {}, {})
+        for _ in range(2):
+            with pytest.raises(StoreError, match=r"rbl\.db: the disk is full: .* what was stored before is kept"):
+                store.save_cell(large, run_id)
+        assert {record.cell.cell_id for record in store.cells()} == {"before"}
+    assert assert_sound(database) == {"before"}
+
+
+def test_a_file_system_that_takes_no_more_bytes_ends_the_run_with_one_line(tmp_path: Path) -> None:
+    database = tmp_path / "rbl.db"
+    limit = 2_000_000
+
+    def no_larger_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    with start_writer(database, "cell", 100_000, no_larger_files) as writer:
+        out, err = writer.communicate()
+    assert writer.returncode != 0
+    assert "StoreError" in err.splitlines()[-1]
+    assert "what was stored before is kept" in err.splitlines()[-1]
+    announced = set(out.split())
+    assert len(announced) > 10
+    assert assert_sound(database) == announced
+
+
+def test_a_disk_that_is_full_from_the_start_is_named(page_limit: Callable[[int], None], tmp_path: Path) -> None:
+    page_limit(3)
+    with pytest.raises(StoreError, match="the disk is full"):
+        open_store(tmp_path / "rbl.db")
+
+
+def test_an_artifacts_folder_that_cannot_be_written_stores_nothing(tmp_path: Path) -> None:
+    (tmp_path / "rbl-artifacts").write_text("a file where the folder should be")
+    with open_store(tmp_path / "rbl.db") as store:
+        run_id = store.begin_run(["rbl"], {}, {})
+        with pytest.raises(StoreError, match="rbl-artifacts"):
+            store.save_cell(examples.ok_record(), run_id, artifacts=[b"x"])
+        assert store.cells() == []
+
+
+# ---------------------------------------------------------------- several processes
+
+
+def test_two_processes_write_into_one_new_database_at_the_same_time(tmp_path: Path) -> None:
+    database = tmp_path / "rbl.db"
+    writers = [start_writer(database, prefix, 40) for prefix in ("left", "right")]
+    errors = [writer.communicate()[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0], errors
+    assert assert_sound(database) == {f"{side}-{number}" for side in ("left", "right") for number in range(40)}
+
+
+def test_a_reader_sees_one_state_while_another_writes(tmp_path: Path) -> None:
+    database = tmp_path / "rbl.db"
+    with open_store(database) as store:
+        run_id = store.begin_run(["rbl"], {}, {})
+        for number in range(20):
+            store.save_cell(examples.ok_record(f"cell-{number}"), run_id)
+        with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("DELETE FROM metrics")
+            assert all(len(record.metrics) == 2 for record in store.cells())
+            writer.execute("ROLLBACK")
+
+
+def test_a_database_that_stays_locked_is_named(tmp_path: Path) -> None:
+    database = tmp_path / "rbl.db"
+    with open_store(f"sqlite:///{database}?timeout=0") as store, closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match=r"rbl\.db: locked by another program for too long: wait"):
+            store.begin_run(["rbl"], {}, {})
+        assert store.cells() == []  # reading goes on
+        other.rollback()
+        store.begin_run(["rbl"], {}, {})
+
+
+# ---------------------------------------------------------------- what is no database of ours
+
+
+def refused(database: Path | str, *, create: bool = True) -> str:
+    with pytest.raises(StoreError) as caught:
+        open_store(database, create=create)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.exit_code is ExitCode.STORE
+    return message
+
+
+def test_a_database_that_does_not_exist_is_not_created_by_reading(in_tmp_path: Path) -> None:
+    assert refused("rbl.db", create=False) == "no results in rbl.db yet: run `rbl run` first"
+    assert not Path("rbl.db").exists()
+
+
+def test_an_empty_file_is_a_new_database(tmp_path: Path) -> None:
+    database = tmp_path / "rbl.db"
+    database.touch()
+    assert "no results in" in refused(database, create=False)
+    with open_store(database) as store:
+        assert store.cells() == []
+    with open_store(database, create=False) as store:
+        assert store.cells() == []
+
+
+def test_a_file_that_is_no_database_is_named_and_left_alone(in_tmp_path: Path) -> None:
+    Path("notes.txt").write_text("what I did on my holidays, at some length" * 200)
+    for create in (True, False):
+        assert refused("notes.txt", create=create) == "notes.txt: no SQLite database: name another file"
+    assert Path("notes.txt").read_text().startswith("what I did")
+
+
+def test_the_database_of_another_program_is_left_alone(in_tmp_path: Path) -> None:
+    with closing(sqlite3.connect("places.sqlite")) as connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    before = Path("places.sqlite").read_bytes()
+    assert "the database of another program (it has a table 'bookmarks')" in refused("places.sqlite")
+    assert Path("places.sqlite").read_bytes() == before
+
+
+def test_a_folder_or_a_missing_folder_is_named(in_tmp_path: Path) -> None:
+    assert refused(".") == ". is a folder: name a file in it, such as rbl.db"
+    assert "the folder missing does not exist" in refused("missing/rbl.db")
+    assert not Path("missing").exists()
+
+
+def test_a_truncated_database_is_called_damaged(tmp_path: Path) -> None:
+    database = tmp_path / "rbl.db"
+    with open_store(database) as store:
+        run_id = store.begin_run(["rbl"], {}, {})
+        for number in range(20):
+            store.save_cell(examples.ok_record(f"cell-{number}"), run_id)
+    content = database.read_bytes()
+    database.write_bytes(content[: len(content) // 2])
+    with pytest.raises(StoreError, match="damaged"), open_store(database, create=False) as store:
+        store.cells()
+
+
+def test_a_read_only_database_can_be_read_and_refuses_to_be_written(tmp_path: Path) -> None:
+    database = tmp_path / "rbl.db"
+    with open_store(database) as store:
+        store.save_cell(examples.ok_record(), store.begin_run(["rbl"], {}, {}))
+    with open_store(f"sqlite:///file:{database}?mode=ro&uri=true") as store:
+        assert len(store.cells()) == 1
+        with pytest.raises(StoreError, match="read-only"):
+            store.begin_run(["rbl"], {}, {})
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("oracel://user@host/name", "there is no database dialect 'oracel'"),
+        ("://nothing", "the database URL cannot be read"),
+        ("postgresql+no_such_driver://user@host/name", "there is no database dialect"),
+    ],
+)
+def test_a_wrong_url_is_named(url: str, message: str) -> None:
+    assert message in refused(url)
+
+
+def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(RblError, match="needs the Python driver 'psycopg'") as caught:
+        open_store("postgresql+psycopg://user:secret@localhost:1/rbl")
+    assert isinstance(caught.value, MissingLibraryError)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_in_memory_works_like_a_file(in_tmp_path: Path) -> None:
+    with open_store(":memory:") as store:
+        store.save_cell(examples.ok_record(), store.begin_run(["rbl"], {}, {}))
+        assert len(store.cells()) == 1
+    assert list(in_tmp_path.iterdir()) == []
+
+
+def test_a_number_that_no_database_holds_is_refused_in_one_line(tmp_path: Path) -> None:
+    with open_store(tmp_path / "rbl.db") as store:
+        run_id = store.begin_run(["rbl"], {}, {})
+        with pytest.raises(StoreError, match="too large"):
+            store.save_cell(examples.ok_record(cell=examples.make_cell(seed=2**64)), run_id)

@@ -1,0 +1,126 @@
+"""What is wrong with a model is said before any attack runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_lab.contracts import Access, Bounds, Samples
+from robustbench_lab.objectives import Untargeted
+from robustbench_lab.preflight import check_gradient, check_model, check_samples, fatal_reason
+from robustbench_lab.records import Finding, Severity
+from robustbench_lab.tasks.classification import Classification
+
+SAMPLES = 60
+
+
+@dataclass(frozen=True)
+class Data:
+    classes: int | None = 3
+    revision: str = "1"
+    sample_ids: tuple[str, ...] = tuple(str(one) for one in range(SAMPLES))
+    bounds: Bounds = Bounds()
+    inputs: Tensor = field(default_factory=lambda: torch.rand(SAMPLES, 1, 4, 4, generator=torch.Generator().manual_seed(0)))
+
+    def load(self, indices: Sequence[int]) -> Samples:
+        inputs = self.inputs[list(indices)]
+        return Samples(inputs, net()(inputs).argmax(1))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval().requires_grad_(False)
+
+
+def findings(model: nn.Module, data: Data | None = None, *, randomized: bool = False) -> list[Finding]:
+    data = data or Data()
+    samples = data.load(range(SAMPLES))
+    return check_model(model, samples, data, Classification(), 16, randomized=randomized)
+
+
+class After(nn.Module):
+    """A model whose output is changed."""
+
+    def __init__(self, change: object) -> None:
+        super().__init__()
+        self.net = net()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.net(x))
+
+
+def test_a_sound_model_gives_no_finding() -> None:
+    assert findings(net()) == []
+
+
+def test_inputs_outside_their_range_are_named_with_the_range_found() -> None:
+    data = Data()
+    (finding,) = check_samples(Samples(data.inputs * 255, None), data.bounds)
+    assert finding.severity is Severity.FATAL
+    assert "outside 0..1" in finding.message
+    assert "normalise inside the model" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code"),
+    [
+        (torch.zeros(4, 1, 2, 2, dtype=torch.float64), "input-dtype"),
+        (torch.zeros(0, 1, 2, 2), "input-shape"),
+        (torch.full((4, 1, 2, 2), torch.nan), "input-values"),
+    ],
+)
+def test_other_faults_of_the_data_are_named(inputs: Tensor, code: str) -> None:
+    assert [finding.code for finding in check_samples(Samples(inputs, None), Bounds())] == [code]
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "severity"),
+    [
+        (After(lambda z: z.softmax(1)), "probabilities", Severity.SUSPECT),
+        (After(lambda z: z * torch.nan), "nan-logits", Severity.FATAL),
+        (After(lambda z: z[:, :1]), "one-class", Severity.FATAL),
+        (After(lambda z: z[:, :2]), "class-count", Severity.FATAL),
+        (After(lambda z: nn.functional.pad(z, (0, 2), value=-9.0)), "class-count", Severity.SUSPECT),
+        (After(lambda z: {"logits": z}), "not-logits", Severity.FATAL),
+        (After(lambda z: z + 0.1 * torch.randn_like(z)), "undeclared-randomness", Severity.SUSPECT),
+        (After(lambda z: z - 3 * z.mean(0, keepdim=True)), "batch-dependent", Severity.FATAL),
+        (After(lambda z: -z), "clean-accuracy-at-chance", Severity.SUSPECT),
+        (nn.Linear(7, 3).eval(), "forward-fails", Severity.FATAL),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_fault_of_a_model_is_found(model: nn.Module, code: str, severity: Severity) -> None:
+    found = {finding.code: finding.severity for finding in findings(model.eval())}
+    assert found.get(code) == severity
+
+
+def test_declared_randomness_is_no_fault() -> None:
+    (finding,) = findings(After(lambda z: z + 0.1 * torch.randn_like(z)).eval(), randomized=True)
+    assert finding.severity is Severity.INFO
+
+
+def test_a_module_that_stays_in_training_mode_is_refused() -> None:
+    model = net()
+    model[1].train()
+    assert "training mode" in (fatal_reason(findings(model)) or "")
+
+
+def gradient_findings(model: nn.Module, access: Access = Access.GRADIENTS) -> list[Finding]:
+    return check_gradient(model, Data().load(range(SAMPLES)), Untargeted(), access, 16)
+
+
+def test_a_model_without_gradient_is_refused_to_gradient_attacks_only() -> None:
+    cut_off = After(lambda z: z.detach())
+    assert "no gradient reaches the input" in (fatal_reason(gradient_findings(cut_off)) or "")
+    assert gradient_findings(cut_off, Access.DECISIONS) == []
+    assert gradient_findings(net()) == []
+
+
+def test_a_gradient_of_exactly_zero_is_named() -> None:
+    (finding,) = gradient_findings(After(lambda z: z.round() + 0 * z))
+    assert finding.code == "zero-gradient-at-clean"
