@@ -1,6 +1,6 @@
 """PGD's loop against the bare loop and the peers, in turn on the same model, samples and settings.
 
-    python benchmarks/attack_loop.py --model ../shared/models/cifar10_resnet_2b.onnx --data ../shared/data/cifar10_test_5k.npz
+    python benchmarks/attack_loop.py --model cifar10_resnet_2b.onnx --data cifar10_test_5k.npz
 
 Two questions. Where no sample breaks (a budget of almost zero): what does our loop cost beside the same number of bare
 forward and backward passes? Where samples break: how fast and how strong are we beside the peers, at equal settings?
@@ -23,10 +23,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rbl_attacks.pgd import pgd
-from rbl_onnx.onnx_model import onnx
 from torch import Tensor, nn
 
+from rbl_attacks.pgd import pgd
+from rbl_onnx.onnx_model import onnx
 from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.objectives import Untargeted

@@ -1,7 +1,7 @@
 """Make every LEADERBOARD.md from its rule (leaderboard.toml) and its results (results/*.jsonl).
 
-    python leaderboards/build.py            write them
-    python leaderboards/build.py --check    exit 1 where one is stale
+python leaderboards/build.py            write them
+python leaderboards/build.py --check    exit 1 where one is stale
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,7 @@ class InMemoryDataset:
     labels: Tensor
     revision: str
     sample_ids: tuple[str, ...]
-    bounds: Bounds = Bounds()
+    bounds: Bounds = field(default_factory=Bounds)
     classes: int | None = None
 
     @classmethod

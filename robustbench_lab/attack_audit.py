@@ -55,7 +55,6 @@ def audit_attack(problem: AttackProblem, setting: ProblemSetting, judge: nn.Modu
 def _judged(setting: ProblemSetting, judge: nn.Module, candidates: Tensor, passes: int) -> Tensor:
     """Whether most of some fresh forward passes find each goal reached, bool `[N]`."""
 
-
     def reached(prediction: Any, rows: slice) -> Tensor:
         return setting.objective.succeeded(prediction, cut(setting.goal, rows.start, rows.stop))
 

@@ -77,19 +77,19 @@ class AttackProblem:
         self._take_open(setting.open.nonzero().squeeze(1))
 
     def _take_open(self, index: Tensor) -> None:
-        whole = len(index) == len(self._setting.clean)
         self._open = index
-        self._goal = self._setting.goal if whole else take(self._setting.goal, index)
-        clean = self._setting.clean if whole else self._setting.clean.index_select(0, index)
+        self._goal = take(self._setting.goal, index)
+        # A copy: an attack that overwrites its inputs must not change those that the audit holds its results against.
+        clean = self._setting.clean.index_select(0, index)
         self._region: Region = self._setting.threat_model.around(clean, self._setting.bounds)
-        self._rng = self._setting.rng if whole else self._setting.rng.select(index)
+        self._rng = self._setting.rng.select(index)
         self._done = torch.zeros(len(index), dtype=torch.bool, device=clean.device)
 
     # ------------------------------------------------------------ what is given
 
     @property
     def clean(self) -> Tensor:
-        """The clean inputs. Do not change them in place."""
+        """The clean inputs. Changing them in place spoils the attack, and nothing else."""
         return self._region.clean
 
     @property
@@ -106,6 +106,11 @@ class AttackProblem:
     def open_samples(self) -> int:
         """A, the number of samples still open."""
         return len(self._open)
+
+    @property
+    def open_positions(self) -> Tensor:
+        """Where the open samples stand among the N of the work unit, int64 `[A]`."""
+        return self._open
 
     @property
     def norm(self) -> str | None:
@@ -298,7 +303,9 @@ class AttackProblem:
                 raise
             self._batch_size = max(1, size // 2)
         middle = part.start + size // 2
-        halves = [self._with_smaller_batches(piece, work) for piece in (slice(part.start, middle), slice(middle, part.stop))]
+        halves = [
+            self._with_smaller_batches(piece, work) for piece in (slice(part.start, middle), slice(middle, part.stop))
+        ]
         return _joined(halves)
 
 

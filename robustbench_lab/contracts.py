@@ -192,7 +192,8 @@ class Dataset(Protocol):
 class Region(Protocol):
     """The inputs an adversary may choose around each of N clean inputs."""
 
-    clean: Tensor
+    @property
+    def clean(self) -> Tensor: ...
 
     def project(self, x: Tensor) -> Tensor:
         """`[N, ...]` to the region's nearest points `[N, ...]`; may work in place on `x`."""

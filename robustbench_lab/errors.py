@@ -34,7 +34,7 @@ class AttackContractError(RblError):
     """An attack handed the core something that is no set of candidate inputs."""
 
 
-class SkipCell(RblError):
+class SkipCell(RblError):  # noqa: N818 (no error: a way to end)
     """A cell cannot be evaluated meaningfully; its message is the stored reason."""
 
 

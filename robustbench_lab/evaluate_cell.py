@@ -1,4 +1,4 @@
-"""Stage 4: one work unit to its record, and a cell's records to the cell's. The only stage that runs plugin numerics."""
+"""Stage 4: a work unit to its record, and a cell's records to the cell's. The only stage that runs plugin numerics."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from robustbench_lab.attack_problem import AttackProblem, ProblemSetting, Progre
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.diagnostics.verdict import verdict_of
 from robustbench_lab.errors import SkipCell, describe_error
+from robustbench_lab.global_randomness import seeded
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.preflight import fatal_reason
-from robustbench_lab.global_randomness import seeded
 from robustbench_lab.records import Cell, CellRecord, Finding, Outcomes, Severity, Status, UnitRecord, WorkUnit
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.sample_trees import cut
@@ -59,7 +59,7 @@ def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, 
             record = _evaluate(unit, bench, blank, options, progress)
     except SkipCell as skip:
         record = replace(blank, status=Status.SKIPPED, reason=str(skip))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (a plugin's failure costs its own cell only)
+    except (Exception, SystemExit) as error:
         record = replace(blank, reason=describe_error(error))
     return replace(record, wall_seconds=time.perf_counter() - began)
 
@@ -178,5 +178,7 @@ def _merge_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
             continue
         severest = max(known, finding, key=lambda one: order.index(one.severity))
         both = known.value is not None and finding.value is not None
-        merged[finding.code] = replace(severest, value=(known.value or 0) + (finding.value or 0) if both else severest.value)
+        merged[finding.code] = replace(
+            severest, value=(known.value or 0) + (finding.value or 0) if both else severest.value
+        )
     return tuple(merged.values())

@@ -96,4 +96,5 @@ def rbl_commands() -> list[CommandSpec]:
 @hookspec
 def rbl_run_observers() -> list[RunObserver]:
     """Observers of a run, called in the scheduler's process. One that raises is dropped with a warning and stops
-    nothing else."""
+    nothing else.
+    """

@@ -97,7 +97,7 @@ class LeaderboardRow:
     backward_per_sample: float | None
     wall_seconds: float
     verdict: Verdict | None
-    """The worst of its cells' verdicts; at least `suspect` where an attack without gradients beat those with."""
+    """The best of its attacks' verdicts; at least `suspect` where an attack without gradients beat those with."""
     findings: tuple[Finding, ...]
     rankable: bool
     cell_ids: tuple[str, ...]
@@ -157,8 +157,7 @@ def flag_codes(findings: Iterable[Finding]) -> tuple[str, ...]:
 def build_row(records: Sequence[CellRecord], rules: RowRules) -> LeaderboardRow:
     """The row of one defended model from all its cells in a table."""
     done = [one for one in records if one.status is Status.OK]
-    # A baseline says nothing of how well an attack could work, unless there is nothing else.
-    telling = [one for one in done if not rules.is_baseline(one)] or done
+    telling = _most_reliable([one for one in done if not rules.is_baseline(one)] or done)
     absent = _absent_attacks(records, done, rules)
     worst = rules.worst_case(done) if done else None
     cross = _cross_attack_findings(done, rules)
@@ -182,6 +181,15 @@ def build_row(records: Sequence[CellRecord], rules: RowRules) -> LeaderboardRow:
         cell_ids=tuple(one.cell.cell_id for one in records),
         seeds=tuple(sorted({one.cell.seed for one in records})),
     )
+
+
+def _most_reliable(done: Sequence[CellRecord]) -> list[CellRecord]:
+    """The cells of the best verdict: beside one attack that could work, others that could not take nothing away.
+
+    Baselines are left out before, since they say nothing of how well an attack could work.
+    """
+    best = min((one.verdict for one in done if one.verdict), key=VERDICTS.index, default=None)
+    return [one for one in done if one.verdict == best]
 
 
 def outcomes_of(record: CellRecord) -> Outcomes:

@@ -112,7 +112,6 @@ class Targeted:
         return -margin(prediction, goal)
 
 
-
 def is_logits(prediction: Any) -> bool:
     """Whether a prediction has the form of a classifier's: a float tensor `[N, K]`."""
     return isinstance(prediction, Tensor) and prediction.ndim == 2 and prediction.is_floating_point()

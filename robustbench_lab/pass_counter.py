@@ -28,7 +28,7 @@ class PassCounter(nn.Module):
         prediction = self.model(x)
         for tensor in _tensors(prediction)[:1]:
             if tensor.requires_grad:
-                tensor.register_hook(lambda _gradient: self._count_backward(samples))
+                tensor.register_hook(lambda _gradient: self._count_backward(samples))  # type: ignore[no-untyped-call]
         return prediction
 
     def _count_backward(self, samples: int) -> None:

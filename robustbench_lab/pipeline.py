@@ -65,7 +65,9 @@ def rank(records: Sequence[CellRecord], definition: LeaderboardDefinition, catal
     """Stage 6: stored results to tables."""
     names = {record.cell.task for record in records}
     tasks = {name: catalog.load_factory("tasks", name)() for name in names}
-    traits = {entry.spec.name: AttackTraits(entry.spec.baseline, entry.spec.access) for entry in catalog.entries("attacks")}
+    traits = {
+        entry.spec.name: AttackTraits(entry.spec.baseline, entry.spec.access) for entry in catalog.entries("attacks")
+    }
     return build_leaderboard(records, definition, tasks, task_metrics(catalog, names), traits)
 
 
@@ -89,9 +91,7 @@ class _Watcher(RunObserver):
         self.computed += 1
 
 
-def _schedule(
-    spec: ExperimentSpec, catalog: Catalog, store: ResultStore, observers: Sequence[RunObserver]
-) -> Schedule:
+def _schedule(spec: ExperimentSpec, catalog: Catalog, store: ResultStore, observers: Sequence[RunObserver]) -> Schedule:
     from robustbench_lab.devices import resolve_devices
     from robustbench_lab.executors import ExecutionContext
     from robustbench_lab.scheduler import Schedule
@@ -123,5 +123,3 @@ def _evaluate(schedule: Schedule, run_id: str, plan: RunPlan, spec: ExperimentSp
     finally:
         notify_finished(schedule.context.observers, interrupted=interrupted)
     return interrupted
-
-

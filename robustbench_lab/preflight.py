@@ -33,7 +33,9 @@ def check_samples(samples: Samples, bounds: Bounds) -> list[Finding]:
         return [_fatal("input-values", "the dataset holds NaN or infinite inputs")]
     low, high = float(inputs.min()), float(inputs.max())
     if low < bounds.low or high > bounds.high:
-        text = f"inputs lie in {low:.4g}..{high:.4g}, outside {bounds.low:g}..{bounds.high:g}: normalise inside the model"
+        text = (
+            f"inputs lie in {low:.4g}..{high:.4g}, outside {bounds.low:g}..{bounds.high:g}: normalise inside the model"
+        )
         return [_fatal("input-range", text)]
     return []
 
@@ -49,7 +51,7 @@ def check_model(
         return [_fatal("training-mode", f"{training[0]} stays in training mode after model.eval()")]
     try:
         prediction = predict_in_batches(model, samples.inputs, batch_size)
-    except Exception as error:  # noqa: BLE001 (whatever a user's model raises becomes the reason)
+    except Exception as error:
         shape = list(samples.inputs.shape[1:])
         return [_fatal("forward-fails", f"the model cannot take inputs of shape {shape}: {describe_error(error)}")]
     found = task.examine(prediction, samples.targets, dataset.classes)
@@ -74,7 +76,9 @@ def check_gradient(
                 goal = objective.prepare(_detached(prediction), targets)
             (gradient,) = torch.autograd.grad(objective.loss(None, prediction, goal).sum(), leaf)
     except RuntimeError as error:
-        text = f"no gradient reaches the input ({describe_error(error)}): use a score- or decision-based attack, or BPDA"
+        text = (
+            f"no gradient reaches the input ({describe_error(error)}): use a score- or decision-based attack, or BPDA"
+        )
         return [_fatal("no-gradient", text)]
     if not bool(gradient.isfinite().all()):
         return [Finding("bad-gradient", Severity.SUSPECT, "the gradient at clean inputs is NaN or infinite")]
@@ -92,7 +96,9 @@ def fatal_reason(findings: Iterable[Finding]) -> str | None:
 def _check_determinism(model: nn.Module, inputs: Tensor, randomized: bool) -> list[Finding]:
     first, *others = [_numbers(predict_in_batches(model, inputs, len(inputs))) for _ in range(REPEATS)]
     scale = first.abs().max().clamp_min(1e-12)
-    if any(other.shape != first.shape or bool((other - first).abs().max() > RANDOM_TOLERANCE * scale) for other in others):
+    if any(
+        other.shape != first.shape or bool((other - first).abs().max() > RANDOM_TOLERANCE * scale) for other in others
+    ):
         if randomized:
             return [Finding("randomized", Severity.INFO, "repeated predictions differ, as the defense declares")]
         text = "repeated predictions of the same input differ: switch the randomness off, or declare it by a defense"

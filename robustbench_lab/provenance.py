@@ -72,7 +72,7 @@ def environment() -> dict[str, Any]:
     return {
         "rbl": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpu": {"model": _cpu_model(), "count": os.cpu_count()},
         "libraries": _libraries(),
         "accelerators": _accelerators(),

@@ -139,7 +139,9 @@ class _Planner:
         for kind, component in kinds.items():
             tasks = self._spec(kind, component).tasks
             if task not in tasks:
-                self._leave_out(f"{component.label} on {attacked.model.label}", f"it is for {' and '.join(tasks)}, not {task}")
+                self._leave_out(
+                    f"{component.label} on {attacked.model.label}", f"it is for {' and '.join(tasks)}, not {task}"
+                )
                 return False
         allowed = self._spec("attacks", attack).threat_models
         if threat.name not in allowed:

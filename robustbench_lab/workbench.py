@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.contracts import Access, Attack, Dataset, Objective, Samples, Task, ThreatModel
+from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task, ThreatModel
 from robustbench_lab.preflight import SAMPLES, check_gradient, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
 from robustbench_lab.sample_trees import to_device
@@ -71,8 +71,8 @@ class Workbench:
 
     def preflight(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> list[Finding]:
         """What is wrong with this model on this data; looked at once for all attacks of a kind."""
-        key = (cell.model.identity, cell.defense.identity, cell.samples.identity, cell.adversary, cell.objective.identity)
-        key += (str(loaded.access),)
+        parts = (cell.model, cell.defense, cell.samples, cell.objective)
+        key = (*(part.identity for part in parts), cell.adversary, loaded.access)
         if key not in self._findings:
             self._findings[key] = self._look(cell, loaded, batch_size)
         return self._findings[key]
@@ -82,9 +82,7 @@ class Workbench:
         if found := check_samples(samples, loaded.dataset.bounds):
             return found
         model = loaded.defended_model
-        found = check_model(
-            model, samples, loaded.dataset, loaded.task, batch_size, randomized=loaded.randomized
-        )
+        found = check_model(model, samples, loaded.dataset, loaded.task, batch_size, randomized=loaded.randomized)
         if any(finding.severity == "fatal" for finding in found):
             return found
         attacked = loaded.attacked_model(cell)

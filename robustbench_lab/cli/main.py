@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -22,7 +23,7 @@ from robustbench_lab.cli import (
 from robustbench_lab.errors import RblError
 from robustbench_lab.exit_codes import ExitCode
 
-BUILT_IN = {
+BUILT_IN: dict[str, Callable[..., Any]] = {
     "run": run.run,
     "plan": plan.plan,
     "leaderboard": leaderboard.leaderboard,

@@ -54,12 +54,13 @@ def _summarise(result: "RunResult", database: str) -> None:
     for record in result.records:
         if record.reason:
             say(f"{record.status.value}: {record.cell.attack.label} on {record.cell.model.label}: {record.reason}")
+    done, new = len(result.records), result.computed
     if result.interrupted:
-        say(f"interrupted: {len(result.records)} of {total} cells are in {database}; the same command goes on from there")
-    elif result.computed == 0:
+        say(f"interrupted: {done} of {total} cells are in {database}; the same command goes on from there")
+    elif new == 0:
         say(f"all {total} cells are in {database} already: nothing was computed (--fresh evaluates them again)")
     else:
-        say(f"{result.computed} of {total} cells evaluated, {total - result.computed} were stored; results in {database}")
+        say(f"{new} of {total} cells evaluated, {total - new} were stored; results in {database}")
 
 
 def _exit_code(result: "RunResult") -> ExitCode:

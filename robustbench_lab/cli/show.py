@@ -15,6 +15,7 @@ def show(
 ) -> None:
     """Show one result: definition, metrics, findings, provenance."""
     from robustbench_lab.cli.output import console, print_json
+    from robustbench_lab.pipeline import open_catalog, task_metrics
     from robustbench_lab.report.cell_view import renderable
     from robustbench_lab.report.json_documents import cell_document
     from robustbench_lab.result_store import open_store
@@ -26,4 +27,5 @@ def show(
     if json:
         print_json(cell_document(record, provenance, samples=samples))
     else:
-        console().print(renderable(record, provenance, samples=samples))
+        metrics = task_metrics(open_catalog(), {record.cell.task})[record.cell.task]
+        console().print(renderable(record, provenance, samples=samples, metrics=metrics))

@@ -25,7 +25,15 @@ from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes
 
 COMPONENTS = ("model", "defense", "dataset", "attack", "objective", "threat_model")
 CELL_FIELDS = ("cell_id", "task", "norm", "eps", "adversary", "seed", "estimated_forward", "estimated_backward")
-RECORD_FIELDS = ("reason", "forward_per_sample", "backward_per_sample", "wall_seconds", "device", "batch_size", "executor")
+RECORD_FIELDS = (
+    "reason",
+    "forward_per_sample",
+    "backward_per_sample",
+    "wall_seconds",
+    "device",
+    "batch_size",
+    "executor",
+)
 
 
 def render(leaderboard: Leaderboard) -> str:
@@ -71,7 +79,7 @@ def _record(document: Mapping[str, Any]) -> CellRecord:
         tuple(document["sample_indices"]),
         document["sample_set"],
     )
-    components = {name: ResolvedComponent(**document["components"][name]) for name in COMPONENTS}
+    components: dict[str, Any] = {name: ResolvedComponent(**document["components"][name]) for name in COMPONENTS}
     packed, verdict = document["outcomes"], document["verdict"]
     return CellRecord(
         cell=Cell(**components, **{name: document[name] for name in CELL_FIELDS}, samples=samples),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -48,20 +49,26 @@ def pack_outcomes(outcomes: Outcomes) -> bytes:
 
 def unpack_outcomes(packed: bytes) -> Outcomes:
     """Bytes of `pack_outcomes` to the same outcomes. Raises StoreError where they are damaged."""
-    try:
+    arrays: dict[str, NDArray[Any]] = {}
+    with _damage_is_named():
         tensors = load(zlib.decompress(packed))
         count = int(tensors.pop(COUNT)[0])
-        arrays: dict[str, NDArray[Any]] = {}
         for key, tensor in tensors.items():
             if key.startswith(BITS):
                 arrays[key.removeprefix(BITS)] = np.unpackbits(tensor, axis=0, count=count).astype(np.bool_)
             else:
                 arrays[key.removeprefix(VALUES)] = tensor
         clean_correct, robust, distance = (arrays.pop(name) for name in ("clean_correct", "robust", "distance"))
-    except (zlib.error, SafetensorError, KeyError, IndexError, ValueError) as error:
-        raise StoreError("stored outcomes of a cell are damaged: restore the database or run with --fresh") from error
     columns = {name.removeprefix(COLUMNS): array for name, array in arrays.items()}
     return Outcomes(clean_correct, robust, distance, columns)
+
+
+@contextmanager
+def _damage_is_named() -> Iterator[None]:
+    try:
+        yield
+    except (zlib.error, SafetensorError, KeyError, IndexError, ValueError) as error:
+        raise StoreError("stored outcomes or samples are damaged: restore the database or run with --fresh") from error
 
 
 def _check(name: str, array: NDArray[Any], count: int) -> None:
@@ -78,8 +85,9 @@ def pack_sample_ids(sample_ids: Iterable[str]) -> bytes:
 
 
 def unpack_sample_ids(packed: bytes) -> tuple[str, ...]:
-    """Bytes of `pack_sample_ids` to the same ids."""
-    return tuple(json.loads(zlib.decompress(packed)))
+    """Bytes of `pack_sample_ids` to the same ids. Raises StoreError where they are damaged."""
+    with _damage_is_named():
+        return tuple(json.loads(zlib.decompress(packed)))
 
 
 def pack_indices(indices: Iterable[int]) -> bytes:
@@ -89,6 +97,7 @@ def pack_indices(indices: Iterable[int]) -> bytes:
 
 
 def unpack_indices(packed: bytes) -> tuple[int, ...]:
-    """Bytes of `pack_indices` to the same indices."""
-    steps = np.frombuffer(zlib.decompress(packed), dtype="<i8")
+    """Bytes of `pack_indices` to the same indices. Raises StoreError where they are damaged."""
+    with _damage_is_named():
+        steps = np.frombuffer(zlib.decompress(packed), dtype="<i8")
     return tuple(np.cumsum(steps).tolist())

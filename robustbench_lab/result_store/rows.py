@@ -166,7 +166,6 @@ def _nan_to_null(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-
 # ---------------------------------------------------------------- rows to records
 
 

@@ -42,5 +42,7 @@ def _advice(error: BaseException | None) -> str:
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in _SQLITE_ADVICE:  # the low byte of an extended code is the primary one
         return _SQLITE_ADVICE[code & 0xFF]
+    if isinstance(error, OSError):
+        return f"cannot write {error.filename}: {error.strerror}; {_KEPT}"
     text = str(error).strip() or type(error).__name__
     return f"the database refused: {text.splitlines()[0]}"

@@ -41,7 +41,9 @@ class Classification:
             return [_fatal("not-logits", f"a classifier must return float logits [N, K]; this model returns {got}")]
         count = prediction.shape[1]
         if count < 2:
-            return [_fatal("one-class", "the model has a single output: return one logit for each of 2 or more classes")]
+            return [
+                _fatal("one-class", "the model has a single output: return one logit for each of 2 or more classes")
+            ]
         largest = int(targets.max())
         if largest >= count:
             return [_fatal("class-count", f"a label is {largest}, but the model has {count} classes only")]

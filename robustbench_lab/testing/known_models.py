@@ -14,7 +14,7 @@ SHAPE = (1, 5, 5)
 
 
 class HalfSpace(nn.Module):
-    """Two classes, logits (w.(x - 1/2), 0): the distance of an input to the other class is |w.(x - 1/2)| / dual norm."""
+    """Two classes, logits (w.(x - 1/2), 0): the distance of x to the other class is |w.(x - 1/2)| / dual norm."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -29,8 +29,9 @@ class HalfSpace(nn.Module):
     def distance(self, x: Tensor, norm: str) -> Tensor:
         """Exact distance of each input to the other class in `linf`, `l2` or `l1`, `[N]` (bounds left aside)."""
         dual = {"linf": 1, "l2": 2, "l1": float("inf")}[norm]
-        score = ((x - 0.5) * self.weight).flatten(1).sum(1).abs()
-        return score / torch.linalg.vector_norm(self.weight, ord=dual)
+        score: Tensor = ((x - 0.5) * self.weight).flatten(1).sum(1).abs()
+        size: Tensor = torch.linalg.vector_norm(self.weight, ord=dual)
+        return score / size
 
 
 def half_space_setting(

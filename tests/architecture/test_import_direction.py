@@ -32,7 +32,19 @@ STAGES = {
 The scheduler drives both the evaluation and the store; neither of the two knows the other."""
 
 SIDE_BY_SIDE = {("evaluate_cell", "result_store"), ("result_store", "evaluate_cell")}
-HEAVY = ("torch", "torchvision", "timm", "foolbox", "art", "onnx", "sklearn", "pandas", "matplotlib", "sqlalchemy", "scipy")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "foolbox",
+    "art",
+    "onnx",
+    "sklearn",
+    "pandas",
+    "matplotlib",
+    "sqlalchemy",
+    "scipy",
+)
 ATTACK_LIBRARIES = {"foolbox", "art", "torchattacks", "timm", "torchvision", "onnx", "onnx2torch", "sklearn"}
 
 

@@ -18,7 +18,9 @@ from robustbench_lab.threat_models import Linf
 CATALOG = Catalog.from_plugins(load_plugins())
 
 
-@pytest.mark.parametrize("plugin", [record.name for record in CATALOG.plugins if record.distribution == "robustbench-lab"])
+@pytest.mark.parametrize(
+    "plugin", [record.name for record in CATALOG.plugins if record.distribution == "robustbench-lab"]
+)
 def test_a_first_party_plugin_has_nothing_wrong(plugin: str) -> None:
     wrong = [one for one in check_plugin(CATALOG, plugin) if one.state == "wrong"]
     assert wrong == []

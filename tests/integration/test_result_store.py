@@ -331,6 +331,13 @@ def test_a_record_that_makes_no_sense_leaves_the_stored_one(
     assert_same(store.cells()[0], examples.ok_record("badce11"))
 
 
+def test_a_database_refuses_from_the_moment_it_is_created(tmp_path: Path) -> None:
+    with open_store(tmp_path / "new.db") as store:
+        run_id = store.begin_run(["rbl"], {}, {})
+        with pytest.raises(StoreError, match="FOREIGN KEY constraint failed"):
+            store.save_cell(examples.failed_record(outcomes=examples.make_outcomes()), run_id)
+
+
 def test_numbers_are_stored_as_numbers(store: ResultStore, run_id: str, sql: sqlite3.Connection) -> None:
     store.save_cell(examples.ok_record(), run_id)
     types = "typeof(eps), typeof(seed), typeof(samples), typeof(wall_seconds), typeof(forward_per_sample)"

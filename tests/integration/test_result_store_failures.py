@@ -158,7 +158,7 @@ def test_an_artifacts_folder_that_cannot_be_written_stores_nothing(tmp_path: Pat
     (tmp_path / "rbl-artifacts").write_text("a file where the folder should be")
     with open_store(tmp_path / "rbl.db") as store:
         run_id = store.begin_run(["rbl"], {}, {})
-        with pytest.raises(StoreError, match="rbl-artifacts"):
+        with pytest.raises(StoreError, match=r"rbl\.db: cannot write .*rbl-artifacts.*: (File exists|Not a directory)"):
             store.save_cell(examples.ok_record(), run_id, artifacts=[b"x"])
         assert store.cells() == []
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rbl_attacks.pgd import pgd
 from torch import Tensor, nn
 
+from rbl_attacks.pgd import pgd
 from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import AttackContractError

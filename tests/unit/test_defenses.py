@@ -8,12 +8,12 @@ import scipy.ndimage
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+
 from rbl_defenses.bit_depth import bit_depth
 from rbl_defenses.gaussian_noise import gaussian_noise
 from rbl_defenses.jpeg import jpeg
 from rbl_defenses.median import median
-from torch import nn
-
 from robustbench_lab.errors import SkipCell
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -327,16 +327,25 @@ def test_the_verdict_of_a_baseline_does_not_weigh_on_the_row():
     assert (row.verdict, row.flags) == (Verdict.RELIABLE, ())
 
 
-def test_the_worst_verdict_and_the_doubts_of_each_attack_show_on_the_row():
-    doubt = Finding("zero-gradient", Severity.SUSPECT, "the gradient is zero")
+def test_a_row_is_as_reliable_as_its_most_reliable_attack():
+    doubt = Finding("few-steps", Severity.SUSPECT, "too few steps")
     note = Finding("deterministic", Severity.INFO, "the same each time")
+    weak = example_result([True], attack="fgsm", verdict=Verdict.SUSPECT, findings=(doubt, note))
+    strong = example_result([True], attack="pgd", findings=(note,))
+    assert (only_row([weak, strong]).verdict, only_row([weak, strong]).flags) == (Verdict.RELIABLE, ())
+    assert (only_row([weak]).verdict, only_row([weak]).flags) == (Verdict.SUSPECT, ("few-steps",))
+
+
+def test_the_doubts_of_each_attack_show_on_the_row_where_no_attack_is_free_of_them():
+    doubt = Finding("zero-gradient", Severity.SUSPECT, "the gradient is zero")
+    other = Finding("few-steps", Severity.SUSPECT, "too few steps")
     records = [
-        example_result([True], attack="fgsm", verdict=Verdict.SUSPECT, findings=(doubt, note)),
-        example_result([True], attack="pgd", findings=(note,)),
+        example_result([True], attack="fgsm", verdict=Verdict.SUSPECT, findings=(doubt, other)),
+        example_result([True], attack="pgd", verdict=Verdict.SUSPECT, findings=(doubt,)),
     ]
     row = only_row(records)
-    assert (row.verdict, row.flags) == (Verdict.SUSPECT, ("zero-gradient",))
-    assert row.findings[0].message == "fgsm: the gradient is zero"
+    assert (row.verdict, row.flags) == (Verdict.SUSPECT, ("zero-gradient", "few-steps"))
+    assert [one.message for one in row.findings] == ["the gradient is zero", "fgsm: too few steps"]
 
 
 # ---------------------------------------------------------------- the definition

@@ -101,8 +101,9 @@ def test_outcomes_that_are_no_numbers_are_refused(column: NDArray[Any]) -> None:
 def test_damaged_bytes_are_refused(junk: bytes, cut: int) -> None:
     whole = pack_outcomes(Outcomes(np.ones(9, np.bool_), np.ones(9, np.bool_), np.zeros(9, np.float32)))
     for damaged in (junk, whole[: min(cut, len(whole) - 1)]):
-        with pytest.raises(StoreError, match="damaged"):
-            unpack_outcomes(damaged)
+        for unpack in (unpack_outcomes, unpack_sample_ids, unpack_indices):
+            with pytest.raises(StoreError, match="damaged"):
+                unpack(damaged)
 
 
 @given(st.lists(st.text()))

@@ -23,8 +23,10 @@ class Data:
     classes: int | None = 3
     revision: str = "1"
     sample_ids: tuple[str, ...] = tuple(str(one) for one in range(SAMPLES))
-    bounds: Bounds = Bounds()
-    inputs: Tensor = field(default_factory=lambda: torch.rand(SAMPLES, 1, 4, 4, generator=torch.Generator().manual_seed(0)))
+    bounds: Bounds = field(default_factory=Bounds)
+    inputs: Tensor = field(
+        default_factory=lambda: torch.rand(SAMPLES, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    )
 
     def load(self, indices: Sequence[int]) -> Samples:
         inputs = self.inputs[list(indices)]
