@@ -26,7 +26,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rbl_attacks.pgd import pgd
-from rbl_onnx.onnx_model import onnx
+from rbl_onnx.onnx_model import onnx_model
 from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.objectives import Untargeted
@@ -165,7 +165,7 @@ def _robust(case: Case, adversarial: Tensor | None) -> float | None:
 def load(arguments: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
     """The model and the first samples that it gets right."""
     mean, std = json.loads(arguments.mean), json.loads(arguments.std)
-    model = onnx(path=str(arguments.model), mean=mean, std=std).eval().requires_grad_(False)
+    model = onnx_model(path=str(arguments.model), mean=mean, std=std).eval().requires_grad_(False)
     with np.load(arguments.data) as data:
         inputs = torch.from_numpy(data["images"][: arguments.samples]).permute(0, 3, 1, 2).float().div(255).contiguous()
         labels = torch.from_numpy(data["labels"][: arguments.samples]).long()
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--eps", type=float, default=2 / 255)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the figures as JSON, too")
     arguments = parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IN_MEMORY = "in-memory"
+SETTING = (bool, int, float, str, tuple)
+"""Types of a module's own attributes that count as part of it."""
 
 
 @dataclass(frozen=True)
@@ -97,32 +100,53 @@ class _InMemory:
     """A plugin that brings the objects of one call."""
 
     def __init__(self, model: nn.Module | str, dataset: tuple[Any, Any] | str) -> None:
-        self._model = model
-        self._dataset = dataset
+        self._models: list[ModelSpec] = []
+        self._datasets: list[DatasetSpec] = []
+        if not isinstance(model, str):
+            self._models.append(_model_spec(model))
+        if not isinstance(dataset, str):
+            self._datasets.append(_dataset_spec(dataset))
 
     @hookimpl
     def rbl_models(self) -> list[ModelSpec]:
         """The model, where one was handed in."""
-        model = self._model
-        if isinstance(model, str):
-            return []
-        return [ModelSpec(name=IN_MEMORY, factory=lambda: copy.deepcopy(model), version=model_fingerprint(model))]
+        return self._models
 
     @hookimpl
     def rbl_datasets(self) -> list[DatasetSpec]:
         """The data, where some were handed in."""
-        if isinstance(self._dataset, str):
-            return []
-        data = InMemoryDataset.of(*self._dataset)
-        return [DatasetSpec(name=IN_MEMORY, factory=lambda: data, version=data.revision)]
+        return self._datasets
+
+
+def _model_spec(model: nn.Module) -> ModelSpec:
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module, or the name of a model")
+    # A copy: the caller's own module stays in its mode, with its gradients, on its device.
+    return ModelSpec(name=IN_MEMORY, factory=lambda: copy.deepcopy(model), version=model_fingerprint(model))
+
+
+def _dataset_spec(pair: tuple[Any, Any]) -> DatasetSpec:
+    if not (isinstance(pair, tuple | list) and len(pair) == 2):
+        raise UsageError(f"dataset is a {type(pair).__name__}: give a pair (inputs, labels), or the name of a dataset")
+    data = InMemoryDataset.of(*pair)
+    return DatasetSpec(name=IN_MEMORY, factory=lambda: data, version=data.revision)
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """A hash of a module's structure and of all its tensors."""
+    """A hash of all that a module's predictions usually depend on: structure, tensors, plain settings, code of `forward`.
+
+    What it does not see is code that `forward` calls, outside of the modules themselves.
+    """
     digest = sha256(repr(model).encode())
+    for name, module in model.named_modules():
+        settings = {key: value for key, value in vars(module).items() if isinstance(value, SETTING) and key != "training"}
+        code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+        program = (code.co_code, code.co_names) if code else None
+        constants = [one for one in code.co_consts if isinstance(one, SETTING)] if code else []
+        digest.update(repr((name, sorted(settings.items()), program, constants)).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(repr((name, tensor.dtype, tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -146,8 +170,10 @@ class InMemoryDataset:
             raise UsageError(f"inputs are {images.dtype}: convert them to float in [0, 1], for images x.float() / 255")
         if targets.ndim != 1 or len(targets) != len(images):
             raise UsageError(f"{len(images)} inputs need as many labels [N]; these have shape {list(targets.shape)}")
+        if targets.is_floating_point():
+            raise UsageError(f"labels are {targets.dtype}: give class numbers as integers")
         images, targets = images.float().contiguous(), targets.long()
-        digest = sha256(images.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
+        digest = sha256(repr(images.shape).encode() + images.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
         return cls(images, targets, digest, tuple(str(index) for index in range(len(images))))
 
     def load(self, indices: Sequence[int]) -> Samples:

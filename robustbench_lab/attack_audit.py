@@ -69,11 +69,11 @@ def _findings(violations: int, unconfirmed: int, samples: int) -> tuple[Finding,
     found = []
     if violations:
         severity = Severity.FATAL if violations * 2 > samples else Severity.SUSPECT
-        text = "the attack handed in inputs outside the threat model; they count as failed attacks (value: how many)"
+        text = "the attack handed in inputs outside the threat model; they count as failed attacks"
         found.append(Finding("outside-threat-model", severity, text, float(violations)))
     if unconfirmed:
         severity = Severity.SUSPECT if unconfirmed > max(1, samples // 500) else Severity.INFO
-        text = "a fresh forward pass did not confirm the attack's success on some samples (value: how many)"
+        text = "a fresh forward pass did not confirm the attack's success"
         found.append(Finding("unconfirmed-success", severity, text, float(unconfirmed)))
     return tuple(found)
 

@@ -73,7 +73,7 @@ class AttackProblem:
         self._best = setting.clean.clone()
         self._best_damage = torch.full((count,), float("-inf"), device=device)
         self._broken = torch.zeros(count, dtype=torch.bool, device=device)
-        self._open_at_start = int(setting.open.sum())
+        self._unbroken = int(setting.open.sum())
         self._take_open(setting.open.nonzero().squeeze(1))
 
     def _take_open(self, index: Tensor) -> None:
@@ -149,7 +149,7 @@ class AttackProblem:
         return self._region.project(x)
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """The step of size 1, in the region's norm, along which the gradient rises most."""
+        """The step of size 1, in the region's norm, along which the loss rises most; may overwrite `gradient`."""
         return self._region.steepest(gradient, x)
 
     def distance(self, x: Tensor) -> Tensor:
@@ -171,14 +171,21 @@ class AttackProblem:
 
     # ------------------------------------------------------------ queries
 
-    def loss_and_gradient(self, x: Tensor, loss: str | None = None, *, candidate: bool = True) -> tuple[Tensor, Tensor]:
-        """Per-sample loss `[A]` and its gradient `[A, ...]`: one forward and one backward pass a sample."""
+    def loss_and_gradient(
+        self, x: Tensor, loss: str | None = None, *, candidate: bool = True, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Per-sample loss `[A]` and its gradient `[A, ...]`: one forward and one backward pass a sample.
+
+        out: a tensor like `x` to write the gradient to, such as the last one; saves its allocation at every step.
+        """
         self._check(x)
         results = [
             self._with_smaller_batches(part, lambda piece: self._loss_and_gradient(x, piece, loss, candidate))
             for part in self._parts()
         ]
-        losses, gradients = _joined(results) if results else (x.new_empty(0), torch.empty_like(x))
+        if not results:
+            return x.new_empty(0), torch.empty_like(x)
+        losses, gradients = _joined(results, out)
         self.trace.observe(losses, gradients)
         return losses, gradients
 
@@ -275,8 +282,7 @@ class AttackProblem:
     def _after(self, x: Tensor, part: slice, prediction: Any, goal: Any, candidate: bool) -> None:
         if candidate:
             self._record(x, part, prediction, goal)
-        unbroken = self._open_at_start - int(self._broken.sum())
-        self._progress(unbroken, self._counter.forward_passes, self._counter.backward_passes)
+        self._progress(self._unbroken, self._counter.forward_passes, self._counter.backward_passes)
 
     def _record(self, x: Tensor, part: slice, prediction: Any, goal: Any) -> None:
         succeeded = self._objective.succeeded(prediction, goal)
@@ -291,6 +297,7 @@ class AttackProblem:
         if bool(better.any()):
             rows = self._open[part][better]
             self._best[rows] = x[part][better].detach()
+            self._unbroken -= int(succeeded[better].sum()) - int(self._broken[rows].sum())
             self._broken[rows] = succeeded[better]
 
     def _with_smaller_batches(self, part: slice, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -309,8 +316,13 @@ class AttackProblem:
         return _joined(halves)
 
 
-def _joined(results: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Per-batch results to results for all samples, without a copy where there was one batch."""
+def _joined(results: list[tuple[Tensor, ...]], out: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Per-batch results to results for all samples, without a copy where there was one batch.
+
+    out: memory for the last of the results, taken where it has the right size.
+    """
     if len(results) == 1:
         return results[0]
-    return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+    *others, last = zip(*results, strict=True)
+    fits = out is not None and len(out) == sum(len(part) for part in last)
+    return (*(torch.cat(parts) for parts in others), torch.cat(last, out=out if fits else None))

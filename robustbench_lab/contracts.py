@@ -204,7 +204,10 @@ class Region(Protocol):
         ...
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """The direction of size 1 in the region's own norm along which `gradient` rises most, `[N, ...]`."""
+        """The direction of size 1 in the region's own norm along which the loss rises most, `[N, ...]`.
+
+        May overwrite `gradient`: it is as large as all samples, and this runs at every step of an attack.
+        """
         ...
 
     def distance(self, x: Tensor) -> Tensor:

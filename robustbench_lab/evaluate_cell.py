@@ -13,6 +13,7 @@ import torch
 
 from robustbench_lab.attack_audit import RANDOMIZED_PASSES, Audit, audit_attack
 from robustbench_lab.attack_problem import AttackProblem, ProblemSetting, Progress
+from robustbench_lab.batch_size import first_batch_size
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.diagnostics.verdict import verdict_of
 from robustbench_lab.errors import SkipCell, describe_error
@@ -38,7 +39,6 @@ class EvaluationOptions:
 def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, progress: Progress) -> UnitRecord:
     """Evaluate a work unit. Whatever a plugin does wrong becomes the record's status, never an exception."""
     began = time.perf_counter()
-    batch_size = options.batch_size or default_batch_size(bench.device)
     blank = UnitRecord(
         cell_id=unit.cell.cell_id,
         start=unit.start,
@@ -51,7 +51,7 @@ def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, 
         wall_seconds=0.0,
         findings=(),
         device=str(bench.device),
-        batch_size=batch_size,
+        batch_size=options.batch_size or 0,
     )
     try:
         # What a plugin prints must not mix with the results on stdout.
@@ -97,20 +97,16 @@ def join_outcomes(parts: Sequence[Outcomes]) -> Outcomes:
     )
 
 
-def default_batch_size(device: torch.device) -> int:
-    """Large enough to fill the device; halved on its own when memory runs out."""
-    return 128 if device.type == "cpu" else 512
-
-
 def _evaluate(
     unit: WorkUnit, bench: Workbench, blank: UnitRecord, options: EvaluationOptions, progress: Progress
 ) -> UnitRecord:
     cell = unit.cell
     loaded = bench.load(cell)
-    preflight = bench.preflight(cell, loaded, blank.batch_size)
+    batch_size = options.batch_size or first_batch_size(bench.device, bench.samples(loaded, [0]).inputs.numel())
+    preflight = bench.preflight(cell, loaded, batch_size)
     if reason := fatal_reason(preflight):
         return replace(blank, status=Status.SKIPPED, reason=reason, findings=tuple(preflight))
-    setting = _setting(unit, bench, loaded, blank.batch_size)
+    setting = _setting(unit, bench, loaded, batch_size)
     problem = AttackProblem(setting, progress)
     if not problem.finished:
         loaded.attack(problem)

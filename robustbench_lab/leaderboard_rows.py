@@ -258,12 +258,12 @@ def _gap_findings(
         found.append(_finding("baseline-only", Severity.FATAL, "only sanity baselines were run"))
     unmet = [name for name in rules.required if not any(is_called(one.cell.attack, name) for one in done)]
     if unmet:
-        found.append(_finding("required-attack", Severity.FATAL, f"no result of {', '.join(unmet)}", len(unmet)))
+        found.append(_finding("required-attack", Severity.FATAL, f"no result of {', '.join(unmet)}"))
     for status, code in (("failed", "attack-failed"), ("skipped", "attack-skipped"), ("not run", "fewer-attacks")):
         lacking = [one for one in absent if one.status == status and one.label not in unmet]
         if lacking:
             text = "; ".join(f"{one.label}: {one.reason}" for one in lacking)
-            found.append(_finding(code, Severity.SUSPECT, text, len(lacking)))
+            found.append(_finding(code, Severity.SUSPECT, text))
     return tuple(found)
 
 
@@ -289,7 +289,7 @@ def _cross_attack_findings(done: Sequence[CellRecord], rules: RowRules) -> tuple
         ]
         count = int((held & ~np.logical_and.reduce(others)).sum()) if others else 0
         if count:
-            text = f"{kind} broke {count} sample{'s' * (count > 1)} that no gradient attack broke"
+            text = f"{kind} broke what no gradient attack broke"
             found.append(_finding(code, Severity.SUSPECT, text, count))
     return tuple(found)
 

@@ -13,7 +13,7 @@ from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.provenance import environment
 from robustbench_lab.records import CellRecord
 from robustbench_lab.result_store import ResultStore, open_store
-from robustbench_lab.run_observer import RunObserver
+from robustbench_lab.run_observer import GuardedObserver, RunObserver
 from robustbench_lab.run_plan import RunPlan, make_plan
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def run_experiment(
     plan = make_plan(spec, catalog)
     with open_store(spec.database) as store:
         watcher = _Watcher()
-        schedule = _schedule(spec, catalog, store, [watcher, *catalog.observers(), *observers])
+        guarded = [GuardedObserver(observer) for observer in (*catalog.observers(), *observers)]
+        schedule = _schedule(spec, catalog, store, [watcher, *guarded])
         run_id = store.begin_run(command, spec.to_json(), environment())
         interrupted = _evaluate(schedule, run_id, plan, spec)
         store.finish_run(run_id, "interrupted" if interrupted else "finished")

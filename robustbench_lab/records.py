@@ -51,6 +51,13 @@ class Finding:
     value: float | None = None
     """How many samples it concerns, where it concerns single samples: the values of a cell's units are added."""
 
+    @property
+    def line(self) -> str:
+        """The message, with the number of samples where there is one."""
+        if self.value is None:
+            return self.message
+        return f"{self.message} ({self.value:.0f} sample{'' if self.value == 1 else 's'})"
+
 
 @dataclass(frozen=True)
 class ResolvedComponent:

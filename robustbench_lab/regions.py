@@ -92,8 +92,8 @@ class LinfRegion(NormBallRegion):
         return self._start(rng.uniform(_dimension(self.clean), draw).mul_(2).sub_(1))
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
-        """The sign of the gradient, `[N, ...]`."""
-        return gradient.sign()
+        """The sign of the gradient, `[N, ...]`; overwrites it."""
+        return gradient.sign_()
 
 
 class L2Region(NormBallRegion):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from robustbench_lab.errors import describe_error
 from robustbench_lab.records import Cell, CellRecord, WorkUnit
 
 
@@ -39,3 +42,41 @@ class RunObserver:
 
     def run_finished(self, interrupted: bool) -> None:
         """No more calls follow."""
+
+
+class GuardedObserver(RunObserver):
+    """Passes calls on to an observer. One that raises is dropped with a warning, and the run goes on."""
+
+    def __init__(self, observer: RunObserver) -> None:
+        self._observer: RunObserver | None = observer
+
+    def run_started(self, run_id: str, to_do: Sequence[Cell], stored: int) -> None:
+        """Passed on."""
+        self._tell("run_started", run_id, to_do, stored)
+
+    def unit_started(self, unit: WorkUnit, device: str) -> None:
+        """Passed on."""
+        self._tell("unit_started", unit, device)
+
+    def unit_progressed(self, progress: UnitProgress) -> None:
+        """Passed on."""
+        self._tell("unit_progressed", progress)
+
+    def cell_finished(self, record: CellRecord) -> None:
+        """Passed on."""
+        self._tell("cell_finished", record)
+
+    def run_finished(self, interrupted: bool) -> None:
+        """Passed on."""
+        self._tell("run_finished", interrupted)
+
+    def _tell(self, event: str, *what: Any) -> None:
+        observer = self._observer
+        if observer is None:
+            return
+        try:
+            getattr(observer, event)(*what)
+        except (Exception, SystemExit) as error:  # Ctrl-C passes
+            self._observer = None
+            text = f"observer {type(observer).__name__} is dropped: {event}: {describe_error(error)}"
+            warnings.warn(text, stacklevel=2)

@@ -10,7 +10,7 @@ from typing import Any
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.component_syntax import Component
 from robustbench_lab.contracts import Dataset, DatasetSpec, ModelSpec, Task
-from robustbench_lab.errors import UsageError
+from robustbench_lab.errors import PluginError, RblError, UsageError, describe_error
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.provenance import content_hash
 from robustbench_lab.records import Cell, ResolvedComponent, SampleSet
@@ -198,8 +198,16 @@ class _Planner:
 
     def _samples(self, component: Component) -> tuple[Dataset, SampleSet]:
         if component.label not in self._datasets:
-            dataset: Dataset = self.catalog.build("datasets", self._resolve("datasets", component))
-            self._datasets[component.label] = dataset, select_samples(dataset, self.spec.samples, component.label)
+            resolved = self._resolve("datasets", component)
+            try:
+                dataset: Dataset = self.catalog.build("datasets", resolved)
+                samples = select_samples(dataset, self.spec.samples, component.label)
+            except RblError:
+                raise
+            except (Exception, SystemExit) as error:
+                text = f"dataset '{component.label}' of {resolved.plugin}: {describe_error(error)}"
+                raise PluginError(text) from error
+            self._datasets[component.label] = dataset, samples
         return self._datasets[component.label]
 
     def _resolve(self, kind: str, component: Component) -> ResolvedComponent:
@@ -219,6 +227,8 @@ class _Planner:
 def select_samples(dataset: Dataset, count: int | None, label: str) -> SampleSet:
     """The first `count` samples of a dataset in its own order (all of them where None)."""
     ids = tuple(dataset.sample_ids)
+    if not ids:
+        raise UsageError(f"dataset '{label}' has no samples: check what it reads")
     if count is not None and count > len(ids):
         raise UsageError(f"dataset '{label}' has {len(ids)} samples, fewer than the {count} asked for")
     chosen = ids[:count]

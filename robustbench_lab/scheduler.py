@@ -50,9 +50,13 @@ class Schedule:
         """The units still missing, those of one model and dataset side by side; cells complete already are closed."""
         units = []
         for cell in sorted(cells, key=lambda one: (one.model.identity, one.dataset.identity, one.defense.identity)):
-            self._open[cell.cell_id] = [] if scope.fresh else self.store.units(cell.cell_id)
-            stored = {record.start for record in self._open[cell.cell_id]}
-            missing = [unit for unit in cut_units(cell) if unit.start not in stored]
+            slices = {(unit.start, unit.stop): unit for unit in cut_units(cell)}
+            stored = [] if scope.fresh else self.store.units(cell.cell_id)
+            # Units of another size, kept by another version, do not fit between these.
+            self._open[cell.cell_id] = [record for record in stored if (record.start, record.stop) in slices]
+            for record in self._open[cell.cell_id]:
+                del slices[record.start, record.stop]
+            missing = list(slices.values())
             units += missing
             if not missing:
                 self._close(cell, run_id)

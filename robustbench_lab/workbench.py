@@ -11,6 +11,7 @@ from torch import nn
 
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task, ThreatModel
+from robustbench_lab.global_randomness import seeded
 from robustbench_lab.preflight import SAMPLES, check_gradient, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
 from robustbench_lab.sample_trees import to_device
@@ -55,7 +56,7 @@ class Workbench:
             task=self.catalog.load_factory("tasks", cell.task)(),
             dataset=self._dataset(cell.dataset),
             bare_model=bare,
-            defended_model=ready(self.catalog.build("defenses", cell.defense, bare), self.device),
+            defended_model=ready(self._build("defenses", cell.defense, bare), self.device),
             randomized=defense.randomized,
             attack=lambda problem: self.catalog.build("attacks", cell.attack, problem),
             access=attack.access,
@@ -74,7 +75,8 @@ class Workbench:
         parts = (cell.model, cell.defense, cell.samples, cell.objective)
         key = (*(part.identity for part in parts), cell.adversary, loaded.access)
         if key not in self._findings:
-            self._findings[key] = self._look(cell, loaded, batch_size)
+            with seeded("preflight", *key):
+                self._findings[key] = self._look(cell, loaded, batch_size)
         return self._findings[key]
 
     def _look(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> list[Finding]:
@@ -91,14 +93,19 @@ class Workbench:
     def _model(self, component: ResolvedComponent) -> nn.Module:
         if component.identity not in self._models:
             self._models.clear()
-            self._models[component.identity] = ready(self.catalog.build("models", component), self.device)
+            self._models[component.identity] = ready(self._build("models", component), self.device)
         return self._models[component.identity]
 
     def _dataset(self, component: ResolvedComponent) -> Dataset:
         if component.identity not in self._datasets:
             self._datasets.clear()
-            self._datasets[component.identity] = self.catalog.build("datasets", component)
+            self._datasets[component.identity] = self._build("datasets", component)
         return self._datasets[component.identity]
+
+    def _build(self, kind: str, component: ResolvedComponent, *args: Any) -> Any:
+        """With random numbers of its own: what is kept for other cells must not change the numbers that they draw."""
+        with seeded(component.identity):
+            return self.catalog.build(kind, component, *args)
 
 
 def ready(model: Any, device: torch.device) -> nn.Module:

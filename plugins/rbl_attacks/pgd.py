@@ -15,7 +15,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 def pgd(
     problem: AttackProblem,
     *,
-    steps: Count = 40,
+    steps: Count = 100,
     restarts: Count = 1,
     step_size: Annotated[float, Field(gt=0)] | None = None,
     schedule: Schedule = "constant",
@@ -36,15 +36,16 @@ def pgd(
     size = 2.5 * problem.eps / steps if step_size is None else step_size
     for restart in range(restarts):
         x = problem.random_start(restart) if random_start else problem.clean.clone()
-        velocity = x.new_zeros(len(x), *[1] * (x.ndim - 1))
+        gradient, velocity = None, x.new_zeros(len(x), *[1] * (x.ndim - 1))
         for step in range(steps):
-            _, gradient = problem.loss_and_gradient(x, loss)
+            _, gradient = problem.loss_and_gradient(x, loss, out=gradient)
             x, gradient, velocity = problem.drop_done(x, gradient, velocity)
             if problem.finished:
                 return
             if momentum:
-                gradient = velocity = momentum * velocity + _mean_one(gradient)
-            x = problem.project(x.add(problem.steepest(gradient, x), alpha=size * _share(schedule, step / steps)))
+                velocity = momentum * velocity + _mean_one(gradient)
+                gradient = velocity.clone()
+            x = problem.project(x.add_(problem.steepest(gradient, x), alpha=size * _share(schedule, step / steps)))
         problem.submit(x)
         problem.drop_done()
         if problem.finished:

@@ -1,7 +1,7 @@
 """scikit-learn's handwritten digits, with a split of its own that no library version can change.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository 1998
-(https://doi.org/10.24432/C50P49), the 1797 images of its test set, as scikit-learn ships them.
+(https://archive.ics.uci.edu/dataset/80), the 1797 images of its test set, as scikit-learn ships them.
 """
 
 from collections.abc import Sequence

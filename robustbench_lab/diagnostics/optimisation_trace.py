@@ -12,10 +12,8 @@ from robustbench_lab.records import Finding, Severity
 WINDOW = 10
 """Steps at the end over which the loss must have settled (Pintor et al. 2022, indicator I4)."""
 SETTLED = 0.05
-"""Rise in the window, as a share of the whole rise, above which the search had not settled."""
-
-TOLERATED = 0.1
-"""Share of unsettled samples, of those unbroken, up to which the finding is for information only."""
+"""Rise in the window, as a share of the whole rise, above which a search had not settled; a finding is suspect where the
+mean over the unbroken samples is above it, too."""
 
 
 class OptimisationTrace:
@@ -43,8 +41,8 @@ class OptimisationTrace:
         """One query for loss `[A]` and gradient `[A, ...]`."""
         if self.steps == 0:
             size = gradients.flatten(1).abs().amax(1)
-            self.zero_gradients += int((size == 0).sum())
-            self.bad_gradients += int((~size.isfinite()).sum())
+            self.zero_gradients = max(self.zero_gradients, int((size == 0).sum()))
+            self.bad_gradients = max(self.bad_gradients, int((~size.isfinite()).sum()))
             self._first = self._best = losses
         else:
             assert self._best is not None  # noqa: S101 (set in the first step)
@@ -66,28 +64,26 @@ class OptimisationTrace:
         """Zero and non-finite gradients at the start; too few steps; a loss that still rises at the end."""
         found = []
         if self.zero_gradients:
-            text = "the gradient is exactly zero at the start on some samples (value: how many)"
+            text = "the gradient is exactly zero where the search starts"
             found.append(Finding("zero-gradient", Severity.SUSPECT, text, float(self.zero_gradients)))
         if self.bad_gradients:
-            text = "the gradient is NaN or infinite at the start on some samples (value: how many)"
+            text = "the gradient is NaN or infinite where the search starts"
             found.append(Finding("bad-gradient", Severity.SUSPECT, text, float(self.bad_gradients)))
         if self._first is None or len(self._first) == 0:
             return found
         if self.steps <= WINDOW:
             text = f"{self.steps} steps are too few to tell whether the search had settled: use more than {WINDOW}"
             found.append(Finding("few-steps", Severity.SUSPECT, text))
-        elif (unsettled := self._unsettled()) > 0:
-            text = (
-                f"over {SETTLED:.0%} of the loss came in the last {WINDOW} steps on some unbroken samples (value: how "
-                "many): use more steps"
-            )
-            tolerated = len(self._first) * TOLERATED
-            severity = Severity.SUSPECT if unsettled > tolerated else Severity.INFO
+            return found
+        late = self._late_rise()
+        if unsettled := int((late > SETTLED).sum()):
+            text = f"over {SETTLED:.0%} of the loss came in the last {WINDOW} steps: use more, or a falling step size"
+            severity = Severity.SUSPECT if float(late.mean()) > SETTLED else Severity.INFO
             found.append(Finding("loss-still-rises", severity, text, float(unsettled)))
         return found
 
-    def _unsettled(self) -> int:
+    def _late_rise(self) -> Tensor:
+        """The rise in the window as a share of the whole rise, for each sample still open, `[A]`."""
         assert self._first is not None and self._best is not None  # noqa: S101, PT018 (the caller has looked)
         whole = (self._best - self._first).clamp_min(1e-12)
-        late = self._best - self._recent[0]
-        return int((late / whole > SETTLED).sum())
+        return (self._best - self._recent[0]) / whole

@@ -111,8 +111,7 @@ def _findings(record: CellRecord) -> Iterator[Line]:
     from rich.text import Text
 
     for finding in record.findings:
-        value = "" if finding.value is None else f" ({finding.value:.4g})"
-        text = f"  {write.printable(finding.message)}{value}"
+        text = f"  {write.printable(finding.line)}"
         yield finding.severity.value, Text.assemble((finding.code, SEVERITY_STYLES[finding.severity]), text)
 
 

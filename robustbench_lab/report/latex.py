@@ -85,5 +85,5 @@ def _notes(table: LeaderboardTable) -> Iterator[str]:
     numbers = write.note_numbers(table)
     for row in table.rows:
         for finding in row.findings:
-            note = escape(f"{finding.code}: {finding.message}")
+            note = escape(f"{finding.code}: {finding.line}")
             yield f"  \\par{{\\footnotesize\\textsuperscript{{{numbers[row.cell_ids]}}}{note}}}"

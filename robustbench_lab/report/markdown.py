@@ -61,7 +61,7 @@ def _table(table: LeaderboardTable) -> Iterator[str]:
 def _notes(table: LeaderboardTable) -> Iterator[str]:
     for row in table.rows:
         for finding in row.findings:
-            yield f"- {code(row.name)}: **{plain(finding.code)}**, {plain(finding.message)}"
+            yield f"- {code(row.name)}: **{plain(finding.code)}**, {plain(finding.line)}"
 
 
 def _line(cells: list[str]) -> str:

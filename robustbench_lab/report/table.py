@@ -153,4 +153,4 @@ def _notes(table: LeaderboardTable) -> Iterator[Text]:
     for row in table.rows:
         for finding in row.findings:
             mark = (f"[{numbers[row.cell_ids]}] ", "yellow")
-            yield Text.assemble(mark, (finding.code, "bold"), f"  {write.printable(finding.message)}")
+            yield Text.assemble(mark, (finding.code, "bold"), f"  {write.printable(finding.line)}")

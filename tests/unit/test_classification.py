@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
 from robustbench_lab.records import Outcomes, Severity
 from robustbench_lab.tasks.classification import Classification, clean_accuracy, robust_accuracy
+
+quickly = settings(deadline=None, max_examples=60)
 
 EPS = 0.125
 BROKEN_AT = st.one_of(st.none(), st.floats(0, EPS, width=32).filter(lambda one: one > 0))
@@ -37,6 +39,7 @@ def several_attacks(draw: st.DrawFn) -> list[Outcomes]:
     return draw(st.lists(attacks, min_size=1, max_size=5))
 
 
+@quickly
 @given(several_attacks())
 def test_a_sample_is_robust_only_if_no_attack_broke_it(attacks: list[Outcomes]) -> None:
     worst = Classification().worst_case(attacks)
@@ -45,6 +48,7 @@ def test_a_sample_is_robust_only_if_no_attack_broke_it(attacks: list[Outcomes]) 
     assert worst.robust.dtype == worst.clean_correct.dtype == np.bool_
 
 
+@quickly
 @given(several_attacks())
 def test_the_distance_is_the_smallest_at_which_any_attack_broke_the_sample(attacks: list[Outcomes]) -> None:
     worst = Classification().worst_case(attacks)
@@ -58,6 +62,7 @@ def test_the_distance_is_the_smallest_at_which_any_attack_broke_the_sample(attac
     assert np.array_equal(np.isnan(worst.distance), worst.robust)
 
 
+@quickly
 @given(several_attacks())
 def test_the_order_of_attacks_and_an_attack_given_twice_change_nothing(attacks: list[Outcomes]) -> None:
     worst = Classification().worst_case(attacks)
@@ -73,6 +78,7 @@ def test_two_attacks_that_break_different_samples_break_both() -> None:
     assert robust_accuracy(Classification().worst_case([first, second])).value == pytest.approx(1 / 3)
 
 
+@quickly
 @given(st.integers(1, 60), st.data())
 def test_metrics_are_shares_of_all_samples_with_clopper_pearson_intervals(count: int, data: st.DataObject) -> None:
     clean = data.draw(st.integers(0, count))

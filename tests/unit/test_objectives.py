@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from robustbench_lab.errors import SkipCell, UsageError
 from robustbench_lab.objectives import Targeted, Untargeted, is_logits
+
+quickly = settings(deadline=None, max_examples=60)
 
 LOGITS = torch.tensor([[3.0, 1.0, -2.0, 0.5], [0.0, 4.0, 4.5, -1.0]])
 LABELS = torch.tensor([0, 1])
@@ -39,6 +41,7 @@ def highest_other(row: list[float], label: int) -> float:
 # ---------------------------------------------------------------- losses
 
 
+@quickly
 @given(predictions())
 def test_cross_entropy_is_the_negative_log_of_the_true_class_probability(made: tuple[Tensor, Tensor]) -> None:
     logits, labels = made
@@ -46,6 +49,7 @@ def test_cross_entropy_is_the_negative_log_of_the_true_class_probability(made: t
     torch.testing.assert_close(Untargeted().loss("ce", logits, labels).double(), by_hand, atol=1e-4, rtol=1e-4)
 
 
+@quickly
 @given(predictions())
 def test_the_margin_is_the_highest_other_logit_minus_the_true_one(made: tuple[Tensor, Tensor]) -> None:
     logits, labels = made
@@ -53,6 +57,7 @@ def test_the_margin_is_the_highest_other_logit_minus_the_true_one(made: tuple[Te
     torch.testing.assert_close(Untargeted().loss("margin", logits, labels), torch.tensor(by_hand))
 
 
+@quickly
 @given(predictions())
 def test_dlr_is_the_margin_over_the_gap_between_the_first_and_third_logit(made: tuple[Tensor, Tensor]) -> None:
     """Croce & Hein 2020, eq. 6: -(z_y - max_{i != y} z_i) / (z_pi1 - z_pi3)."""
@@ -101,12 +106,14 @@ def test_dlr_on_two_classes_skips_the_cell_and_names_another_loss() -> None:
 # ---------------------------------------------------------------- success and damage
 
 
+@quickly
 @given(predictions())
 def test_untargeted_success_is_a_wrong_prediction(made: tuple[Tensor, Tensor]) -> None:
     logits, labels = made
     assert torch.equal(Untargeted().succeeded(logits, labels), logits.argmax(1) != labels)
 
 
+@quickly
 @given(predictions())
 def test_a_positive_margin_means_broken_and_a_negative_one_intact(made: tuple[Tensor, Tensor]) -> None:
     logits, labels = made
@@ -115,6 +122,7 @@ def test_a_positive_margin_means_broken_and_a_negative_one_intact(made: tuple[Te
     assert bool((~broken | (damage >= 0)).all())
 
 
+@quickly
 @given(predictions())
 def test_targeted_success_is_the_prediction_of_the_goal(made: tuple[Tensor, Tensor]) -> None:
     logits, goal = made
@@ -159,6 +167,7 @@ def test_a_chosen_class_is_the_goal_and_its_own_samples_aim_at_the_next_one() ->
     assert goal.tolist() == [3, 3, 3, 0]
 
 
+@quickly
 @given(predictions(), st.sampled_from(["next", "least-likely", "second", 0, 2]))
 def test_no_goal_is_ever_the_true_class(made: tuple[Tensor, Tensor], target: int | str) -> None:
     logits, labels = made

@@ -234,7 +234,7 @@ def shown(record, provenance, **options):
 
 
 def test_a_cell_is_shown_with_definition_result_findings_and_provenance():
-    finding = Finding("loss-still-rises", Severity.SUSPECT, "the loss still rises", 0.25)
+    finding = Finding("loss-still-rises", Severity.SUSPECT, "the loss still rises", 1.0)
     record = example_result([True, False], model="net(width=[1, 2])", findings=(finding,))
     provenance = {"run_id": "r1", "environment": {"libraries": {"torch": "2.15"}}}
     text = shown(record, provenance, metrics=CLASSIFIER_METRICS)
@@ -244,7 +244,7 @@ def test_a_cell_is_shown_with_definition_result_findings_and_provenance():
         "8/255",
         "50.0% [1.3, 98.7]",
         "loss-still-rises",
-        "(0.25)",
+        "(1 sample)",
         "11/10",
         "r1",
         "2.15",
