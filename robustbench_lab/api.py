@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IN_MEMORY = "in-memory"
-SETTING = (bool, int, float, str, tuple)
-"""Types of a module's own attributes that count as part of it."""
+PLAIN = (bool, int, float, str, tuple)
+"""Types of a module's own attributes that are part of its fingerprint, beside tensors and functions."""
 
 
 @dataclass(frozen=True)
@@ -133,21 +134,31 @@ def _dataset_spec(pair: tuple[Any, Any]) -> DatasetSpec:
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """A hash of all that a module's predictions usually depend on: structure, tensors, plain settings, code of `forward`.
+    """A hash of what a module's predictions depend on: structure, tensors, plain attributes, and the code of `forward`.
 
-    What it does not see is code that `forward` calls, outside of the modules themselves.
+    It does not see into attributes of other types, nor into functions that `forward` calls.
     """
     digest = sha256(repr(model).encode())
     for name, module in model.named_modules():
-        settings = {key: value for key, value in vars(module).items() if isinstance(value, SETTING) and key != "training"}
-        code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
-        program = (code.co_code, code.co_names) if code else None
-        constants = [one for one in code.co_consts if isinstance(one, SETTING)] if code else []
-        digest.update(repr((name, sorted(settings.items()), program, constants)).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(repr((name, tensor.dtype, tensor.shape)).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(repr((name, _program(type(module).forward))).encode())
+        held = {**vars(module), **module._parameters, **module._buffers}
+        for key, value in sorted(held.items()):
+            if isinstance(value, Tensor):
+                digest.update(repr((key, value.dtype, value.shape)).encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            elif isinstance(value, FunctionType):
+                digest.update(repr((key, _program(value))).encode())
+            elif isinstance(value, PLAIN) and key != "training":
+                digest.update(repr((key, value)).encode())
     return digest.hexdigest()
+
+
+def _program(function: Any) -> tuple[Any, ...]:
+    """What a Python function does, as far as its own code shows it."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return ()
+    return code.co_code, code.co_names, [one for one in code.co_consts if isinstance(one, PLAIN)]
 
 
 @dataclass(frozen=True)

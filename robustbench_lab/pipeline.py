@@ -12,11 +12,13 @@ from robustbench_lab.leaderboard import AttackTraits, Leaderboard, LeaderboardDe
 from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.provenance import environment
 from robustbench_lab.records import CellRecord
-from robustbench_lab.result_store import ResultStore, open_store
+from robustbench_lab.result_store import open_store
 from robustbench_lab.run_observer import GuardedObserver, RunObserver
 from robustbench_lab.run_plan import RunPlan, make_plan
 
 if TYPE_CHECKING:
+    from robustbench_lab.evaluate_cell import Metric
+    from robustbench_lab.executors import ExecutionContext
     from robustbench_lab.scheduler import Schedule
 
 
@@ -47,17 +49,20 @@ def run_experiment(
     command: Sequence[str] = (),
 ) -> RunResult:
     """Run every stage. On Ctrl-C what is finished is kept, and the result says that it was interrupted."""
+    from robustbench_lab.scheduler import Schedule
+
     plan = make_plan(spec, catalog)
-    with open_store(spec.database) as store:
-        watcher = _Watcher()
-        guarded = [GuardedObserver(observer) for observer in (*catalog.observers(), *observers)]
-        schedule = _schedule(spec, catalog, store, [watcher, *guarded])
+    watcher = _Watcher()
+    guarded = [GuardedObserver(observer) for observer in (*catalog.observers(), *observers)]
+    executor = catalog.build("executors", catalog.resolve("executors", spec.executor))
+    context = _context(spec, catalog, [watcher, *guarded])
+    # Opened last: a request that is refused leaves no new database behind.
+    with open_store(spec.database, artifacts_folder=spec.artifacts) as store:
+        schedule = Schedule(store, executor, context, _metric_functions(catalog))
         run_id = store.begin_run(command, spec.to_json(), environment())
         interrupted = _evaluate(schedule, run_id, plan, spec)
         store.finish_run(run_id, "interrupted" if interrupted else "finished")
         records = store.cells(ids=[cell.cell_id for cell in plan.cells])
-    order = {cell.cell_id: position for position, cell in enumerate(plan.cells)}
-    records = sorted(records, key=lambda record: order[record.cell.cell_id])
     leaderboard = rank(records, LeaderboardDefinition(), catalog)
     return RunResult(run_id, plan, tuple(records), watcher.computed, interrupted, leaderboard)
 
@@ -92,24 +97,22 @@ class _Watcher(RunObserver):
         self.computed += 1
 
 
-def _schedule(spec: ExperimentSpec, catalog: Catalog, store: ResultStore, observers: Sequence[RunObserver]) -> Schedule:
+def _context(spec: ExperimentSpec, catalog: Catalog, observers: Sequence[RunObserver]) -> ExecutionContext:
     from robustbench_lab.devices import resolve_devices
     from robustbench_lab.executors import ExecutionContext
-    from robustbench_lab.scheduler import Schedule
 
-    context = ExecutionContext(
+    return ExecutionContext(
         catalog=catalog,
         devices=resolve_devices(spec.devices),
         batch_size=spec.batch_size,
         save_adversarials=spec.save_adversarials,
         observers=tuple(observers),
     )
-    executor = catalog.build("executors", catalog.resolve("executors", spec.executor))
-    names = {entry.spec.name for entry in catalog.entries("tasks")}
-    metrics = {
-        task: {metric.name: metric.function for metric in named} for task, named in task_metrics(catalog, names).items()
-    }
-    return Schedule(store, executor, context, metrics)
+
+
+def _metric_functions(catalog: Catalog) -> dict[str, dict[str, Metric]]:
+    named = task_metrics(catalog, {entry.spec.name for entry in catalog.entries("tasks")})
+    return {task: {metric.name: metric.function for metric in metrics} for task, metrics in named.items()}
 
 
 def _evaluate(schedule: Schedule, run_id: str, plan: RunPlan, spec: ExperimentSpec) -> bool:

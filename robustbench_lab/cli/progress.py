@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustbench_lab.records import Cell, CellRecord, WorkUnit
+from robustbench_lab.report.formatting import eps_text, printable, shorten
 from robustbench_lab.run_observer import RunObserver, UnitProgress
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ def progress_observers() -> list[RunObserver]:
 
 
 def cell_name(cell: Cell) -> str:
-    """`pgd · digits-cnn · linf(eps=0.1)`."""
+    """`pgd · digits-cnn · linf 8/255`; long labels are cut in the middle."""
     defended = cell.model.label if cell.defense.label == "none" else f"{cell.model.label} + {cell.defense.label}"
-    return f"{cell.attack.label} · {defended} · {cell.threat_model.label}"
+    parts = (shorten(printable(cell.attack.label), 30), shorten(printable(defended), 36), cell.threat_model.name)
+    return f"{' · '.join(parts)} {eps_text(cell.eps)}"
 
 
 def result_text(record: CellRecord) -> str:
@@ -58,12 +60,11 @@ class BarProgress(RunObserver):
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
-            MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(compact=True),
         )
@@ -71,14 +72,16 @@ class BarProgress(RunObserver):
         self._cells: TaskID | None = None
         self._unit: TaskID | None = None
         self._began = 0.0
+        self._done = 0
+        self._of = ""
 
     def run_started(self, run_id: str, to_do: Sequence[Cell], stored: int) -> None:  # noqa: ARG002 (the observer's)
         """Open the display."""
         if not to_do:
             return
         self._progress.start()
-        note = f"{stored} stored already" if stored else ""
-        self._cells = self._progress.add_task("cells", total=len(to_do), note=note)
+        self._of = f" of {len(to_do)}" + (f", {stored} stored before" if stored else "")
+        self._cells = self._progress.add_task("cells", total=len(to_do), note=f"0{self._of}")
 
     def unit_started(self, unit: WorkUnit, device: str) -> None:
         """Open the unit's bar."""
@@ -104,7 +107,8 @@ class BarProgress(RunObserver):
 
         self._progress.console.print(Text(f"{cell_name(record.cell)}: {result_text(record)}"))
         if self._cells is not None:
-            self._progress.advance(self._cells)
+            self._done += 1
+            self._progress.update(self._cells, completed=self._done, note=f"{self._done}{self._of}")
 
     def run_finished(self, interrupted: bool) -> None:  # noqa: ARG002 (the observer's)
         """Close the display."""

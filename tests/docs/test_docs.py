@@ -194,7 +194,9 @@ def test_a_page_does_what_it_shows(page: Path, material: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_make_targets_that_a_page_shows_exist(page: Path) -> None:
-    shown = {command.line.split()[1] for block in blocks(page) for command in commands(block) if command.line[:5] == "make "}
+    shown = {
+        command.line.split()[1] for block in blocks(page) for command in commands(block) if command.line[:5] == "make "
+    }
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert shown <= targets
 

@@ -51,7 +51,7 @@ def test_both_models_classify_at_least_98_percent_of_the_clean_test_images(sampl
 def test_at_the_default_budget_the_plain_model_falls_and_the_adversarially_trained_one_holds(
     samples: tuple[Tensor, Tensor],
 ) -> None:
-    assert accuracy_under_pgd(digits_cnn(), *samples) <= 0.15
+    assert accuracy_under_pgd(digits_cnn(), *samples) <= 0.25
     assert accuracy_under_pgd(digits_cnn_at(), *samples) >= 0.80
 
 
