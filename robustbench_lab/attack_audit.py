@@ -27,15 +27,22 @@ class Audit:
 
 
 def audit_attack(problem: AttackProblem, setting: ProblemSetting, judge: nn.Module, *, passes: int) -> Audit:
-    """Judge the candidates of all N samples of a unit.
+    """Judge what an attack has made of its problem: see `audit_candidates`."""
+    return audit_candidates(problem.candidates, problem.claimed, setting, judge, passes=passes)
 
-    setting: the problem's own setting; its `open` samples are the ones right without attack.
+
+def audit_candidates(
+    candidates: Tensor, claimed: Tensor, setting: ProblemSetting, judge: nn.Module, *, passes: int
+) -> Audit:
+    """Judge adversarial inputs `[N, ...]` for the N samples of a unit.
+
+    claimed: the samples said to be broken, bool `[N]`.
+    setting: the unit's own; its `open` samples are the ones right without attack.
     judge: the model that is evaluated (the defended one, also where the adversary attacked another).
     passes: forward passes each success is judged by; more than one for randomized models.
 
     A candidate outside the region, the bounds or the finite numbers counts as a failed attack on its sample.
     """
-    candidates = problem.candidates
     region = setting.threat_model.around(setting.clean, setting.bounds)
     allowed = region.contains(candidates)
     succeeded = _judged(setting, judge, candidates, passes)
@@ -48,7 +55,7 @@ def audit_attack(problem: AttackProblem, setting: ProblemSetting, judge: nn.Modu
         distance=_array(distance, np.float32),
     )
     violations = int((~allowed & setting.open).sum())
-    unconfirmed = int((problem.claimed & allowed & ~succeeded).sum())
+    unconfirmed = int((claimed & allowed & ~succeeded).sum())
     return Audit(outcomes, _findings(violations, unconfirmed, len(candidates)))
 
 

@@ -4,8 +4,8 @@ import torch
 
 MOST = 512
 CPU_VALUES = 1 << 21
-"""Input values in one pass on a CPU (683 CIFAR images, 13 of ImageNet's). Larger batches gain nothing there, and running
-out of memory is no exception that could be caught, but the end of the process."""
+"""Input values in one pass on a CPU (512 CIFAR images, 13 of ImageNet's). Larger batches gain nothing there, and
+running out of memory is no exception that could be caught, but the end of the process."""
 
 
 def first_batch_size(device: torch.device, values: int) -> int:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from robustbench_lab.attack_audit import RANDOMIZED_PASSES, Audit, audit_attack
+from robustbench_lab.attack_audit import Audit, audit_candidates
 from robustbench_lab.attack_problem import AttackProblem, ProblemSetting, Progress
 from robustbench_lab.batch_size import first_batch_size
 from robustbench_lab.contracts import Estimate
@@ -26,6 +26,8 @@ from robustbench_lab.sample_trees import cut
 from robustbench_lab.workbench import LoadedCell, Workbench
 
 Metric = Callable[[Outcomes], Estimate]
+ADVERSARIAL = "adversarial"
+"""Name of the tensor in a file of adversarial inputs."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,11 @@ def _evaluate(
     preflight = bench.preflight(cell, loaded, batch_size)
     if reason := fatal_reason(preflight):
         return replace(blank, status=Status.SKIPPED, reason=reason, findings=tuple(preflight))
-    setting = _setting(unit, bench, loaded, batch_size)
+    setting = unit_setting(unit, bench, loaded, batch_size)
     problem = AttackProblem(setting, progress)
     if not problem.finished:
         loaded.attack(problem)
-    audit = _audit(problem, setting, loaded)
+    audit = judge(unit, loaded, setting, problem.candidates, problem.claimed)
     return replace(
         blank,
         status=Status.OK,
@@ -123,7 +125,8 @@ def _evaluate(
     )
 
 
-def _setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_size: int) -> ProblemSetting:
+def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_size: int) -> ProblemSetting:
+    """The samples of a unit with their clean predictions: what is attacked, and what results are judged against."""
     cell = unit.cell
     samples = bench.samples(loaded, list(cell.samples.indices[unit.start : unit.stop]))
 
@@ -132,7 +135,8 @@ def _setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_size: i
         goal = loaded.objective.prepare(prediction, targets)
         return {"intact": loaded.task.intact(prediction, targets), "goal": goal}
 
-    clean = predict_in_batches(loaded.defended_model, samples.inputs, batch_size, read)
+    with seeded(cell.cell_id, unit.start, "clean"):
+        clean = predict_in_batches(loaded.defended_model, samples.inputs, batch_size, read)
     ids = cell.samples.sample_ids[unit.start : unit.stop]
     return ProblemSetting(
         model=loaded.attacked_model(cell),
@@ -147,9 +151,10 @@ def _setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_size: i
     )
 
 
-def _audit(problem: AttackProblem, setting: ProblemSetting, loaded: LoadedCell) -> Audit:
-    passes = RANDOMIZED_PASSES if loaded.randomized else 1
-    return audit_attack(problem, setting, loaded.defended_model, passes=passes)
+def judge(unit: WorkUnit, loaded: LoadedCell, setting: ProblemSetting, candidates: Tensor, claimed: Tensor) -> Audit:
+    """The core's own verdict on candidates `[N, ...]`; a randomized model draws the same numbers every time."""
+    with seeded(unit.cell.cell_id, unit.start, "judge"):
+        return audit_candidates(candidates, claimed, setting, loaded.defended_model, passes=loaded.judging_passes)
 
 
 def _baseline(loaded: LoadedCell) -> list[Finding]:
@@ -160,7 +165,8 @@ def _baseline(loaded: LoadedCell) -> list[Finding]:
 def _adversarials(problem: AttackProblem, unit: WorkUnit) -> bytes:
     from safetensors.torch import save
 
-    return save({"adversarial": problem.candidates.cpu().contiguous()}, {"cell": unit.cell.cell_id})
+    of = {"cell": unit.cell.cell_id, "start": str(unit.start), "stop": str(unit.stop)}
+    return save({ADVERSARIAL: problem.candidates.cpu().contiguous()}, of)
 
 
 def _merge_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustbench_lab.attack_audit import RANDOMIZED_PASSES
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task, ThreatModel
 from robustbench_lab.global_randomness import seeded
@@ -31,6 +32,11 @@ class LoadedCell:
     baseline: bool
     objective: Objective
     threat_model: ThreatModel
+
+    @property
+    def judging_passes(self) -> int:
+        """Forward passes by which success is judged."""
+        return RANDOMIZED_PASSES if self.randomized else 1
 
     def attacked_model(self, cell: Cell) -> nn.Module:
         """What the adversary sees."""

@@ -78,7 +78,7 @@ def spec_from(file: str | None, flags: dict[str, Any]) -> ExperimentSpec:
     """The experiment a file and flags describe; a flag that is given replaces the file's value."""
     from robustbench_lab.experiment_spec import ExperimentSpec
 
-    given = {name: value for name, value in flags.items() if value not in (None, [], False)}
+    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != []}
     return ExperimentSpec.from_file_and_flags(file, given)
 
 

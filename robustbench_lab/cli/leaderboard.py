@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Optional
 
 import typer
@@ -20,7 +19,7 @@ def leaderboard(
     plugin: Annotated[Names, typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,
 ) -> None:
     """Rank stored results: worst case over attacks per sample, exact intervals, ties share a rank."""
-    from robustbench_lab.cli.output import console
+    from robustbench_lab.cli.output import console, results
     from robustbench_lab.cli.stored_results import stored_leaderboard
     from robustbench_lab.pipeline import open_catalog
     from robustbench_lab.report.table import renderable
@@ -32,4 +31,4 @@ def leaderboard(
         console().print(renderable(built))
     else:
         catalog.find("reports", chosen)
-        sys.stdout.write(catalog.load_factory("reports", chosen)(built).rstrip("\n") + "\n")
+        results().write(catalog.load_factory("reports", chosen)(built).rstrip("\n") + "\n")

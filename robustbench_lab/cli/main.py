@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 import typer
@@ -19,8 +20,10 @@ from robustbench_lab.cli import (
     report,
     run,
     show,
+    verify,
 )
-from robustbench_lab.errors import RblError
+from robustbench_lab.cli.output import results_only
+from robustbench_lab.errors import PluginError, RblError
 from robustbench_lab.exit_codes import ExitCode
 
 BUILT_IN: dict[str, Callable[..., Any]] = {
@@ -29,6 +32,7 @@ BUILT_IN: dict[str, Callable[..., Any]] = {
     "leaderboard": leaderboard.leaderboard,
     "show": show.show,
     "report": report.report,
+    "verify": verify.verify,
     "list": listing.list_components,
     "describe": describe.describe,
 }
@@ -42,7 +46,9 @@ def main() -> None:
     # Idle OpenMP threads that spin starve every other process of the machine: 8 to 19 times slower on 2 cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        sys.exit(_run())
+        code = _run()
+        sys.stdout.flush()
+        sys.exit(code)
     except BrokenPipeError:
         # The reader has gone (`rbl leaderboard | head`); stop Python from complaining about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,7 +61,8 @@ def _run() -> int:
     except RblError as error:
         return _complain(str(error), error.exit_code)
     except CommandLineError as error:
-        return _complain(" ".join(error.format_message().split()), ExitCode.USAGE)
+        message = " ".join(error.format_message().split())  # empty where typer has shown the help instead
+        return _complain(message, ExitCode.USAGE) if message else ExitCode.USAGE
     except typer.Exit as done:
         return done.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -73,7 +80,7 @@ def build_app() -> typer.Typer:
         rich_markup_mode="rich",
     )
     for name, command in BUILT_IN.items():
-        app.command(name)(command)
+        app.command(name)(results_only(command))
     for name, group in GROUPS.items():
         app.add_typer(group, name=name)
     _add_plugin_commands(app)
@@ -85,9 +92,18 @@ def _add_plugin_commands(app: typer.Typer) -> None:
     from robustbench_lab.catalog import Catalog
     from robustbench_lab.plugin_loading import load_plugins
 
-    catalog = Catalog.from_plugins(load_plugins())
-    for entry in catalog.entries("commands"):
-        app.command(entry.spec.name, help=entry.spec.summary)(catalog.load_factory("commands", entry.spec.name))
+    with redirect_stdout(sys.stderr):  # what a plugin prints while it is loaded is no result
+        catalog = Catalog.from_plugins(load_plugins())
+        for entry in catalog.entries("commands"):
+            name = entry.spec.name
+            try:
+                if name in BUILT_IN or name in GROUPS:
+                    raise PluginError(f"{entry.title} of {entry.plugin.name}: rbl has a command of that name")
+                command = catalog.load_factory("commands", name)
+            except RblError as error:  # costs this command, and none of the others
+                _complain(f"left out: {error}", ExitCode.USAGE)
+            else:
+                app.command(name, help=entry.spec.summary)(command)
 
 
 def _version(wanted: bool) -> None:

@@ -7,11 +7,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from robustbench_lab.cli.output import results, results_only
+
 app = typer.Typer(help="Plugins: what is installed, and whether it works.", no_args_is_help=True)
 Files = Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")]  # noqa: UP045
 
 
 @app.command("list")
+@results_only
 def list_plugins(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     plugin: Files = None,
@@ -29,22 +32,21 @@ def list_plugins(
 
 
 @app.command()
+@results_only
 def check(
     name: Annotated[str, typer.Argument(help="A plugin file, or the name of an installed plugin.")],
 ) -> int:
     """Run the contract tests on a plugin's attacks, models, datasets and defenses."""
-    from robustbench_lab.cli.output import say
     from robustbench_lab.cli.plugin_check import check_plugin
     from robustbench_lab.exit_codes import ExitCode
     from robustbench_lab.pipeline import open_catalog
 
     file = Path(name) if name.endswith(".py") else None
-    results = check_plugin(open_catalog([name] if file else []), file.name if file else name)
-    for one in results:
-        say(f"{one.state:11}  {one.title}")
-        for remark in one.remarks:
-            say(f"             {remark}")
-    return ExitCode.SOME_CELLS_FAILED if any(one.state == "wrong" for one in results) else ExitCode.OK
+    checked = check_plugin(open_catalog([name] if file else []), file.name if file else name)
+    for one in checked:
+        lines = [f"{one.state:11}  {one.title}", *(f"             {remark}" for remark in one.remarks)]
+        results().writelines(f"{line}\n" for line in lines)
+    return ExitCode.SOME_CELLS_FAILED if any(one.state == "wrong" for one in checked) else ExitCode.OK
 
 
 @app.command()

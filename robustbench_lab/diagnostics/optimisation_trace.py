@@ -12,8 +12,8 @@ from robustbench_lab.records import Finding, Severity
 WINDOW = 10
 """Steps at the end over which the loss must have settled (Pintor et al. 2022, indicator I4)."""
 SETTLED = 0.05
-"""Rise in the window, as a share of the whole rise, above which a search had not settled; a finding is suspect where the
-mean over the unbroken samples is above it, too."""
+"""Rise in the window, as a share of the whole rise, above which a search had not settled; a finding is suspect where
+the mean over the unbroken samples is above it, too."""
 
 
 class OptimisationTrace:

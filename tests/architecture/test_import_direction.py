@@ -18,6 +18,7 @@ STAGES = {
     "evaluate_cell": 3,
     "result_store": 3,
     "executors": 4,
+    "verification": 5,
     "scheduler": 5,
     "leaderboard": 6,
     "leaderboard_definition": 6,

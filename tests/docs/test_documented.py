@@ -12,8 +12,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+from referencing import Registry, Resource
 
 from robustbench_lab import hookspecs
 from robustbench_lab.attack_problem import AttackProblem
@@ -35,9 +37,16 @@ def page(name: str) -> str:
 
 def sections(text: str, level: int) -> dict[str, str]:
     """Headings of a level to what stands below each, up to the next heading of that level or above."""
-    parts = re.split(rf"^(#{{1,{level}}}) (.+)$", text, flags=re.MULTILINE)[1:]
-    triples = zip(parts[0::3], parts[1::3], parts[2::3], strict=True)
-    return {title: body for hashes, title, body in triples if len(hashes) == level}
+    found: dict[str, str] = {}
+    title, fenced = "", False
+    for line in text.splitlines(keepends=True):
+        fenced ^= line.startswith("```")
+        heading = None if fenced else re.match(rf"(#{{1,{level}}}) (.+)", line)
+        if heading:
+            title = heading[2] if len(heading[1]) == level else ""
+        elif title:
+            found[title] = found.get(title, "") + line
+    return found
 
 
 def first_cells(text: str) -> list[str]:
@@ -197,16 +206,20 @@ def test_what_an_experiment_combines_is_listed(catalog: Catalog, kind: str) -> N
 # ---------------------------------------------------------------- machine-readable output and the command line
 
 
-@pytest.mark.parametrize("name", ["run", "leaderboard", "cell"])
-def test_the_documents_shown_follow_their_schemas(name: str) -> None:
+def test_the_documents_shown_follow_their_schemas() -> None:
     from jsonschema import Draft202012Validator
-    from referencing import Registry, Resource
 
-    shown = re.findall(rf'^```json schema="{name}"\n(.*?)^```', page("machine-readable.md"), re.MULTILINE | re.DOTALL)
-    schemas = {file.name: json.loads(file.read_text()) for file in (DOCS / "schemas").glob("*.json")}
-    registry = Registry().with_resources((key, Resource.from_contents(one)) for key, one in schemas.items())
-    assert len(shown) == 1
-    Draft202012Validator(schemas[f"{name}.schema.json"], registry=registry).validate(json.loads(shown[0]))
+    shown = re.findall(r'^```json schema="(\w+)"\n(.*?)^```', page("machine-readable.md"), re.MULTILINE | re.DOTALL)
+    assert shown
+    for name, document in shown:
+        schema = json.loads(page(f"schemas/{name}.schema.json"))
+        Draft202012Validator(schema, registry=schemas()).validate(json.loads(document))
+
+
+def schemas() -> Registry[Any]:
+    """All of them by their file names, since they refer to each other."""
+    contents = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in (DOCS / "schemas").glob("*.json")}
+    return Registry().with_resources((name, Resource.from_contents(one)) for name, one in contents.items())
 
 
 def test_the_page_of_commands_is_not_stale() -> None:

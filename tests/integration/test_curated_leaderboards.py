@@ -63,5 +63,5 @@ def test_a_result_survives_its_line_and_a_damaged_line_is_named() -> None:
     assert again.cell == record.cell
     assert again.metrics == record.metrics
     np.testing.assert_array_equal(again.outcomes.distance, record.outcomes.distance)
-    with pytest.raises(StoreError, match="x.jsonl, line 2 is no result of rbl"):
+    with pytest.raises(StoreError, match=r"x\.jsonl, line 2 is no result of rbl"):
         read_lines([result_line(record), '{"cell_id": "1"}'], "x.jsonl")
