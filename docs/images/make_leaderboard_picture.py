@@ -5,6 +5,7 @@ python docs/images/make_leaderboard_picture.py
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import tempfile
@@ -20,8 +21,11 @@ from robustbench_lab.report.table import renderable
 
 PICTURE = Path(__file__).with_name("leaderboard.svg")
 ATTACKS = ["pgd", "noise"]
-DEFENSES = ["none", "bit-depth", "jpeg", "median"]
-COLUMNS = 112
+DEFENSES = ["none", "bit-depth", "median"]
+COLUMNS = 122
+COLUMN_WIDTH = 12.2
+"""Of Rich's pictures."""
+TEXT = re.compile(r'x="([\d.]+)" (y="[\d.]+") textLength="[\d.]+"( clip-path="[^"]+")>([^<\n]+)</text>')
 LIGHT = TerminalTheme(
     background=(255, 255, 255),
     foreground=(31, 35, 40),
@@ -58,7 +62,19 @@ def _drawn(leaderboard: Leaderboard, title: str) -> str:
     drawn = console.export_svg(title=title, theme=LIGHT, unique_id="leaderboard")
     # A picture in a page may load nothing; without the web font a monospaced one of the reader's own is taken.
     drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+    drawn = TEXT.sub(_without_outer_spaces, drawn)
     return "\n".join(line.rstrip() for line in drawn.splitlines()) + "\n"
+
+
+def _without_outer_spaces(text: re.Match[str]) -> str:
+    """A piece of text that begins where its first letter stands: some viewers drop leading spaces."""
+    x, y, clip, content = text.groups()
+    written = content.replace("&#160;", " ")
+    start = float(x) + COLUMN_WIDTH * (len(written) - len(written.lstrip()))
+    shown = written.strip()
+    length = COLUMN_WIDTH * len(html.unescape(shown))
+    kept = shown.replace(" ", "&#160;")
+    return f'x="{start:.1f}" {y} textLength="{length:.1f}"{clip}>{kept}</text>'
 
 
 if __name__ == "__main__":
