@@ -12,13 +12,12 @@ from robustbench_lab.leaderboard import AttackTraits, Leaderboard, LeaderboardDe
 from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.provenance import environment
 from robustbench_lab.records import CellRecord
-from robustbench_lab.result_store import open_store
+from robustbench_lab.result_store import ResultStore, open_store
 from robustbench_lab.run_observer import GuardedObserver, RunObserver
 from robustbench_lab.run_plan import RunPlan, make_plan
 
 if TYPE_CHECKING:
-    from robustbench_lab.evaluate_cell import Metric
-    from robustbench_lab.executors import ExecutionContext
+    from robustbench_lab.executors import ExecutionContext, Executor
     from robustbench_lab.scheduler import Schedule
 
 
@@ -49,8 +48,6 @@ def run_experiment(
     command: Sequence[str] = (),
 ) -> RunResult:
     """Run every stage. On Ctrl-C what is finished is kept, and the result says that it was interrupted."""
-    from robustbench_lab.scheduler import Schedule
-
     plan = make_plan(spec, catalog)
     watcher = _Watcher()
     guarded = [GuardedObserver(observer) for observer in (*catalog.observers(), *observers)]
@@ -58,7 +55,7 @@ def run_experiment(
     context = _context(spec, catalog, [watcher, *guarded])
     # Opened last: a request that is refused leaves no new database behind.
     with open_store(spec.database, artifacts_folder=spec.artifacts) as store:
-        schedule = Schedule(store, executor, context, _metric_functions(catalog))
+        schedule = _schedule(store, executor, context, catalog)
         run_id = store.begin_run(command, spec.to_json(), environment())
         interrupted = _evaluate(schedule, run_id, plan, spec)
         store.finish_run(run_id, "interrupted" if interrupted else "finished")
@@ -110,9 +107,12 @@ def _context(spec: ExperimentSpec, catalog: Catalog, observers: Sequence[RunObse
     )
 
 
-def _metric_functions(catalog: Catalog) -> dict[str, dict[str, Metric]]:
+def _schedule(store: ResultStore, executor: Executor, context: ExecutionContext, catalog: Catalog) -> Schedule:
+    from robustbench_lab.scheduler import Schedule
+
     named = task_metrics(catalog, {entry.spec.name for entry in catalog.entries("tasks")})
-    return {task: {metric.name: metric.function for metric in metrics} for task, metrics in named.items()}
+    metrics = {task: {metric.name: metric.function for metric in those} for task, those in named.items()}
+    return Schedule(store, executor, context, metrics)
 
 
 def _evaluate(schedule: Schedule, run_id: str, plan: RunPlan, spec: ExperimentSpec) -> bool:

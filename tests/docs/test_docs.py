@@ -2,7 +2,8 @@
 
 A page is read from top to bottom in a folder of its own. In it,
 
-- a block ```` ```python title="name.py" ```` (or toml) is a file that is written to the folder;
+- a block ```` ```python title="name.py" ```` (or toml) is a file that is written to the folder, or that a command above
+  it must have written;
 - a block ```` ```python runnable ```` is a program that is run;
 - in a block ```` ```console ````, every line `$ rbl ...` is run and must end with exit code 0, or with the one that a
   comment `# exit code 2` on the line names. The lines below it must appear in what the command prints, numbers
@@ -18,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +110,10 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(net.state_dict(), folder / "weights.safetensors")
     axes = {"images": {0: "batch"}}
     example = torch.zeros(1, 1, 8, 8)
-    torch.onnx.export(
-        net, example, folder / "net.onnx", input_names=["images"], dynamic_axes=axes, opset_version=13, dynamo=False
-    )
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # the exporter that onnx2torch reads
+        torch.onnx.export(
+            net, example, folder / "net.onnx", input_names=["images"], dynamic_axes=axes, opset_version=13, dynamo=False
+        )
     torch.manual_seed(0)
     save_file(timm.create_model("resnet18").state_dict(), folder / "resnet18.safetensors")
     for name, photo in zip(("flower", "temple"), load_sample_images().images, strict=True):
@@ -182,7 +185,9 @@ def test_a_page_does_what_it_shows(page: Path, material: Path, tmp_path: Path) -
     provide(page, material, tmp_path)
     for block in blocks(page):
         if block.title:
-            (tmp_path / block.title).write_text(block.body)
+            file = tmp_path / block.title
+            assert not file.exists() or file.read_text() == block.body, f"a command has written another {block.title}"
+            file.write_text(block.body)
         elif block.language == "console":
             for command in commands(block):
                 if command.line.startswith("rbl "):

@@ -1,0 +1,152 @@
+"""Runs that are interrupted, cut into units, and watched. laboratory.py holds the components."""
+
+from __future__ import annotations
+
+import functools
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from robustbench_lab import hookimpl, scheduler
+from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.records import CellRecord, Status
+from robustbench_lab.result_store import open_store
+from robustbench_lab.run_observer import RunObserver
+
+lab = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("laboratory.py"))))
+
+# ---------------------------------------------------------------- units, interruption, resumption
+
+
+@pytest.fixture
+def units_of_50(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "cut_units", functools.partial(scheduler.cut_units, size=50))
+
+
+@pytest.mark.parametrize("attack", [lab.PGD, "noise"])
+def test_a_cell_in_several_units_gives_the_outcomes_of_one_unit(
+    tmp_path: Path, attack: str, request: pytest.FixtureRequest
+) -> None:
+    whole = lab.only(lab.run(tmp_path, attacks=[attack]))
+    request.getfixturevalue("units_of_50")
+    events = lab.Events()
+    cut = lab.only(lab.run(tmp_path, [events], attacks=[attack], database=str(tmp_path / "cut.db")))
+    assert [event for event in events.seen if event[0] == "unit_started"] == [
+        ("unit_started", 0, 50),
+        ("unit_started", 50, 100),
+        ("unit_started", 100, 120),
+    ]
+    assert lab.same_outcomes(whole, cut)
+    assert (cut.metrics, cut.findings) == (whole.metrics, whole.findings)
+    assert cut.forward_per_sample == whole.forward_per_sample
+    assert cut.backward_per_sample == whole.backward_per_sample
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """`interrupt_at(2)`: the attack `interruptible` is interrupted in its second unit."""
+    monkeypatch.setattr(lab.Interrupted, "calls", 0)
+
+    def set_call(number: int | None) -> None:
+        lab.Interrupted.at_call, lab.Interrupted.calls = number, 0
+
+    return set_call
+
+
+@pytest.mark.usefixtures("units_of_50")
+def test_a_run_interrupted_inside_a_cell_goes_on_after_its_last_finished_unit(
+    tmp_path: Path, interrupt_at: Callable[[int | None], None]
+) -> None:
+    interrupt_at(None)
+    whole = lab.only(lab.run(tmp_path, attacks=["interruptible"], database=str(tmp_path / "whole.db")))
+    interrupt_at(2)
+    events = lab.Events()
+    stopped = lab.run(tmp_path, [events], attacks=["interruptible"])
+    assert (stopped.interrupted, stopped.records, stopped.computed) == (True, (), 0)
+    assert stopped.leaderboard.tables == ()
+    assert events.seen[-1] == ("run_finished", True)
+    with open_store(tmp_path / "rbl.db") as store:
+        (unit,) = store.units(stopped.plan.cells[0].cell_id)
+    assert (unit.start, unit.stop) == (0, 50)
+
+    interrupt_at(None)
+    events = lab.Events()
+    result = lab.run(tmp_path, [events], attacks=["interruptible"])
+    assert [event[1:] for event in events.seen if event[0] == "unit_started"] == [(50, 100), (100, 120)]
+    assert lab.Interrupted.calls == 2
+    assert (result.interrupted, result.computed) == (False, 1)
+    assert lab.same_outcomes(lab.only(result), whole)
+    assert lab.only(result).forward_per_sample == whole.forward_per_sample
+    assert lab.run(tmp_path, attacks=["interruptible"]).computed == 0
+
+
+def test_units_that_were_cut_to_another_size_are_computed_anew(
+    tmp_path: Path, interrupt_at: Callable[[int | None], None], request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue("units_of_50")
+    interrupt_at(2)
+    assert lab.run(tmp_path, attacks=["interruptible"]).interrupted
+    request.getfixturevalue("monkeypatch").undo()
+    lab.Interrupted.at_call = None
+    record = lab.only(lab.run(tmp_path, attacks=["interruptible"]))
+    assert np.array_equal(lab.outcomes(record).robust, lab.RIGHT & ~lab.WITHIN_EPS)
+
+
+def test_an_interrupted_run_keeps_its_finished_cells(
+    tmp_path: Path, interrupt_at: Callable[[int | None], None]
+) -> None:
+    attacks, seeds = ["interruptible"], [0, 1, 2]
+    interrupt_at(3)
+    stopped = lab.run(tmp_path, attacks=attacks, seeds=seeds)
+    assert (stopped.interrupted, stopped.computed, len(stopped.records)) == (True, 2, 2)
+    with open_store(tmp_path / "rbl.db") as store:
+        assert store.run_of(stopped.records[0].cell.cell_id)["status"] == "interrupted"
+    interrupt_at(None)
+    result = lab.run(tmp_path, attacks=attacks, seeds=seeds)
+    assert (result.interrupted, result.computed, len(result.records)) == (False, 1, 3)
+
+
+# ---------------------------------------------------------------- observers
+
+
+def test_observers_hear_of_everything_in_order(tmp_path: Path) -> None:
+    events = lab.Events()
+    lab.run(tmp_path, [events], attacks=["fgsm", "noise"])
+    assert events.seen == [
+        ("run_started", 2, 0),
+        ("unit_started", 0, lab.SAMPLES),
+        ("cell_finished", "fgsm"),
+        ("unit_started", 0, lab.SAMPLES),
+        ("cell_finished", "noise"),
+        ("run_finished", False),
+    ]
+
+
+def test_an_observer_that_raises_is_dropped_with_a_warning_and_stops_nothing(tmp_path: Path) -> None:
+    class Broken(lab.Events):
+        def cell_finished(self, record: CellRecord) -> None:
+            super().cell_finished(record)
+            raise ValueError("no such channel\nanywhere")
+
+    class FromPlugin:
+        @hookimpl
+        def rbl_run_observers(self) -> list[RunObserver]:
+            return [broken]
+
+    broken, healthy = Broken(), lab.Events()
+    catalog = open_catalog(extra=[("lab", lab.Lab()), ("chat", FromPlugin())])
+    spec = ExperimentSpec.from_flags(
+        models=["half-space"], datasets=["near-half"], attacks=["fgsm", "noise"], database=str(tmp_path / "rbl.db")
+    )
+    said = r"^observer Broken is dropped: cell_finished: ValueError: no such channel anywhere$"
+    with pytest.warns(UserWarning, match=said) as warned:
+        result = run_experiment(spec, catalog, observers=[healthy])
+    assert len(warned) == 1
+    assert [record.status for record in result.records] == [Status.OK, Status.OK]
+    assert broken.seen == [("run_started", 2, 0), ("unit_started", 0, lab.SAMPLES), ("cell_finished", "fgsm")]
+    assert [event[0] for event in healthy.seen].count("cell_finished") == 2
