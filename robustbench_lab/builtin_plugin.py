@@ -53,18 +53,21 @@ def rbl_threat_models() -> list[ThreatModelSpec]:
         ThreatModelSpec(
             name="linf",
             factory="robustbench_lab.threat_models:Linf",
+            tasks=(),
             summary="every value changes by at most eps",
             version=VERSION,
         ),
         ThreatModelSpec(
             name="l2",
             factory="robustbench_lab.threat_models:L2",
+            tasks=(),
             summary="the Euclidean length of the change is at most eps",
             version=VERSION,
         ),
         ThreatModelSpec(
             name="l1",
             factory="robustbench_lab.threat_models:L1",
+            tasks=(),
             summary="the absolute changes sum to at most eps",
             version=VERSION,
         ),
@@ -78,6 +81,7 @@ def rbl_defenses() -> list[DefenseSpec]:
         DefenseSpec(
             name="none",
             factory="robustbench_lab.undefended:undefended",
+            tasks=(),
             summary="the model as it is",
             version=VERSION,
         )

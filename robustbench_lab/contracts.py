@@ -65,6 +65,7 @@ class ComponentSpec:
     factory: Factory
     summary: str = ""
     tasks: tuple[str, ...] = ("classification",)
+    """Tasks it is for; empty: any task, also one that a plugin brings."""
     version: str | None = None
     """Part of every cell id. Raise it when the component's numbers change. Default: the plugin's version."""
     requires: tuple[str, ...] = ()
@@ -140,6 +141,8 @@ class MetricSpec(ComponentSpec):
     """`factory(outcomes: Outcomes) -> Estimate`, computed for every finished cell and leaderboard row of its tasks."""
 
     higher_is_better: bool = True
+    fraction: bool = True
+    """Whether it is a share of 1, shown in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,8 @@ def task_metrics(catalog: Catalog, tasks: set[str]) -> Mapping[str, Sequence[Nam
     for entry in catalog.entries("metrics"):
         for task in tasks.intersection(entry.spec.tasks):
             function = catalog.load_factory("metrics", entry.spec.name)
-            metrics[task].append(NamedMetric(entry.spec.name, function, entry.spec.higher_is_better))
+            spec = entry.spec
+            metrics[task].append(NamedMetric(spec.name, function, spec.higher_is_better, spec.fraction))
     return metrics
 
 

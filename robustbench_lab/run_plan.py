@@ -62,6 +62,7 @@ class _Planner:
     _left_out: dict[str, LeftOut] = field(default_factory=dict)
 
     def plan(self) -> RunPlan:
+        self._check_names()
         cells: dict[str, Cell] = {}
         for attacked in self._attacked():
             for cell in self._cells(attacked):
@@ -70,6 +71,14 @@ class _Planner:
             reasons = "; ".join(f"{one.label}: {one.reason}" for one in self._left_out.values())
             raise UsageError(f"nothing to run: {reasons or 'no model is named and none is bundled for this task'}")
         return RunPlan(tuple(cells.values()), tuple(self._left_out.values()))
+
+    def _check_names(self) -> None:
+        """All names first: a misspelt one is found before anything is imported or loaded."""
+        for kind in ("tasks", "models", "datasets", "defenses", "objectives", "threat_models", "attacks"):
+            for one in getattr(self.spec, kind):
+                self.catalog.find(kind, one if isinstance(one, str) else one.name)
+        for norm in self.spec.norms:
+            self.catalog.find("threat_models", norm)
 
     # ------------------------------------------------------------ model x dataset
 
@@ -86,8 +95,6 @@ class _Planner:
                         yield _Attacked(task, model, dataset, dataset_spec)
 
     def _models(self) -> Sequence[Component]:
-        for name in self.spec.tasks:
-            self.catalog.find("tasks", name)
         if self.spec.models:
             return self.spec.models
         bundled = [entry.spec for entry in self.catalog.entries("models")]
@@ -138,7 +145,7 @@ class _Planner:
         kinds = {"defenses": defense, "threat_models": threat, "objectives": objective, "attacks": attack}
         for kind, component in kinds.items():
             tasks = self._spec(kind, component).tasks
-            if task not in tasks:
+            if tasks and task not in tasks:
                 self._leave_out(
                     f"{component.label} on {attacked.model.label}", f"it is for {' and '.join(tasks)}, not {task}"
                 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from robustbench_lab.evaluate_cell import Metric, close_cell
 from robustbench_lab.executors import ExecutionContext, Executor
-from robustbench_lab.records import Cell, CellRecord, Status, UnitRecord, WorkUnit
+from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
 from robustbench_lab.result_store import ResultStore
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_plan import RunPlan
@@ -101,8 +101,3 @@ def notify_finished(observers: Sequence[RunObserver], *, interrupted: bool) -> N
     """Tell all observers that nothing more follows."""
     for observer in observers:
         observer.run_finished(interrupted)
-
-
-def failed(records: Iterable[CellRecord]) -> list[CellRecord]:
-    """The records of cells that failed."""
-    return [record for record in records if record.status is Status.FAILED]

@@ -72,5 +72,5 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for one in rows:
         text = one["summary"] + (f"  (not usable: {one['missing']})" if one["missing"] else "")
         middle = [", ".join(one["threat_models"])] if norms else []
-        table.add_row(one["name"], *middle, ", ".join(one["tasks"]), f"{one['plugin']} {one['version']}", text)
+        table.add_row(one["name"], *middle, ", ".join(one["tasks"]) or "any", f"{one['plugin']} {one['version']}", text)
     console().print(table)

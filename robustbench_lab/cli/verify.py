@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from robustbench_lab.verification import Verification
 
 
 def verify(
@@ -17,7 +20,7 @@ def verify(
     """Check stored results again: hashes, components, and a fresh pass over the saved adversarial inputs."""
     import torch
 
-    from robustbench_lab.cli.output import print_json, say
+    from robustbench_lab.cli.output import print_json
     from robustbench_lab.devices import resolve_devices
     from robustbench_lab.exit_codes import ExitCode
     from robustbench_lab.pipeline import open_catalog, task_metrics
@@ -37,9 +40,15 @@ def verify(
             files = store.artifacts(record.cell.cell_id)
             results.append(verify_cell(record, files, store.artifacts_folder, bench, metrics))
             if not json:
-                say(f"{results[-1].outcome:14}  {record.cell.cell_id}  {'; '.join(results[-1].remarks)}".rstrip())
+                _print(results[-1])
     if json:
         rows = [{"cell_id": one.cell_id, "outcome": one.outcome, "remarks": list(one.remarks)} for one in results]
         print_json({"schema_version": 1, "cells": rows})
     differs = any(one.outcome is not Outcome.VERIFIED for one in results)
     return ExitCode.SOME_CELLS_FAILED if differs else ExitCode.OK
+
+
+def _print(one: Verification) -> None:
+    from robustbench_lab.cli.output import console
+
+    console().print(f"{one.outcome:14}  {one.cell_id}  {'; '.join(one.remarks)}".rstrip(), soft_wrap=True)

@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_left_out_with_its_reason_and_the_rest_is_planned(p
         "counter on squares": "the model is for counting, the dataset for classification",
         "only-linf with l2(eps=0.5)": "the attack knows linf only",
         "count-up on net-a": "it is for counting, not classification",
-        "none on counter": "it is for classification, not counting",
+        "untargeted on counter": "it is for classification, not counting",
     }
 
 
