@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import nn
 
 from rbl_defenses.preprocessed import Preprocessed
-from robustbench_lab.bpda import straight_through
+from robustbench_lab.plugin_tools.bpda import straight_through
 
 
 def bit_depth(model: nn.Module, *, bits: Annotated[int, Field(ge=1, le=8)] = 4) -> nn.Module:

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rbl_defenses.preprocessed import Preprocessed
-from robustbench_lab.bpda import straight_through
 from robustbench_lab.errors import SkipCell
+from robustbench_lab.plugin_tools.bpda import straight_through
 
 
 def jpeg(model: nn.Module, *, quality: Annotated[int, Field(ge=1, le=95)] = 75) -> nn.Module:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from robustbench_lab.contracts import Bounds, Samples
 from robustbench_lab.errors import UsageError
-from robustbench_lab.image_arrays import UNIT
-from robustbench_lab.local_files import existing_folder, listed
+from robustbench_lab.plugin_tools.image_arrays import UNIT
+from robustbench_lab.plugin_tools.local_files import existing_folder, listed
 from robustbench_lab.provenance import file_sha256
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})

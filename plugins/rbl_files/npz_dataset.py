@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustbench_lab.errors import UsageError, did_you_mean
-from robustbench_lab.image_arrays import ImageArrays, Layout, image_arrays
-from robustbench_lab.local_files import existing_file
+from robustbench_lab.plugin_tools.image_arrays import ImageArrays, Layout, image_arrays
+from robustbench_lab.plugin_tools.local_files import existing_file
 
 
 def npz_dataset(

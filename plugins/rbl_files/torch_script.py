@@ -14,10 +14,10 @@ from torch import nn
 
 from robustbench_lab.errors import UsageError, did_you_mean
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.local_files import existing_file
-from robustbench_lab.normalization import normalized
 from robustbench_lab.plugin_loading import describe_error
-from robustbench_lab.weights import MatchBy, apply_weights
+from robustbench_lab.plugin_tools.local_files import existing_file
+from robustbench_lab.plugin_tools.normalization import normalized
+from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights
 
 
 def torch_model(

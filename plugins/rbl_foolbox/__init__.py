@@ -2,7 +2,7 @@
 
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import AttackSpec
-from robustbench_lab.wrapped_library import wrapper_version
+from robustbench_lab.plugin_tools.wrapped_library import wrapper_version
 
 _ATTACKS = {
     "LinfPGD": ("linf", "linf_pgd"),

@@ -12,9 +12,9 @@ from torch import Tensor, fx, nn
 
 from rbl_onnx.batching import batched, fix_constant_reshapes
 from robustbench_lab.errors import UsageError
-from robustbench_lab.local_files import existing_file, listed
-from robustbench_lab.normalization import normalized
 from robustbench_lab.plugin_loading import describe_error
+from robustbench_lab.plugin_tools.local_files import existing_file, listed
+from robustbench_lab.plugin_tools.normalization import normalized
 
 ImageLayout = Literal["NCHW", "NHWC"]
 RE_EXPORT = (

@@ -7,9 +7,9 @@ from torch import nn
 
 from robustbench_lab.errors import UsageError, did_you_mean
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.normalization import Normalized
 from robustbench_lab.plugin_loading import describe_error
-from robustbench_lab.weights import MatchBy, apply_weights, require_weights
+from robustbench_lab.plugin_tools.normalization import Normalized
+from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, require_weights
 
 
 def torchvision_model(

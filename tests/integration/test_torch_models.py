@@ -14,8 +14,8 @@ from torch import nn
 
 from rbl_files.torch_script import torch_model
 from robustbench_lab.errors import UsageError
-from robustbench_lab.normalization import Normalized
-from robustbench_lab.weights import apply_weights, load_state_dict, require_weights
+from robustbench_lab.plugin_tools.normalization import Normalized
+from robustbench_lab.plugin_tools.weights import apply_weights, load_state_dict, require_weights
 
 SCRIPT = """
 from torch import nn

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from robustbench_lab import builtin_plugin
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.catalog_entry import KINDS
+from robustbench_lab.catalog.entry import KINDS
 from robustbench_lab.component_syntax import Component, parse_component
 from robustbench_lab.contracts import AttackSpec, ComponentSpec, DefenseSpec, ModelSpec, ObjectiveSpec, ThreatModelSpec
 from robustbench_lab.errors import MissingLibraryError, PluginError, UsageError

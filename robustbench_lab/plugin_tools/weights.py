@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from robustbench_lab.errors import UsageError
-from robustbench_lab.local_files import existing_file, listed
+from robustbench_lab.plugin_tools.local_files import existing_file, listed
 
 if TYPE_CHECKING:
     from pathlib import Path

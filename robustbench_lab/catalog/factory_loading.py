@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from robustbench_lab.catalog_entry import Entry
+from robustbench_lab.catalog.entry import Entry
 from robustbench_lab.errors import MissingLibraryError, PluginError, RblError
 from robustbench_lab.plugin_loading import describe_error
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from robustbench_lab.catalog_entry import KINDS, Entry, Kind
+from robustbench_lab.catalog.entry import KINDS, Entry, Kind
+from robustbench_lab.catalog.factory_loading import library_trouble, load_factory
 from robustbench_lab.component_syntax import NAME, Component
 from robustbench_lab.errors import PluginError, UsageError, did_you_mean
-from robustbench_lab.factory_loading import library_trouble, load_factory
 from robustbench_lab.plugin_loading import DISABLE_VARIABLE, LoadedPlugins, PluginRecord, PluginSource, describe_error
 
 if TYPE_CHECKING:
     import inspect
     from collections.abc import Callable, Iterator, Mapping
 
-    from robustbench_lab.component_parameters import Parameters
+    from robustbench_lab.catalog.parameters import Parameters
     from robustbench_lab.records import ResolvedComponent
     from robustbench_lab.run_observer import RunObserver
 
@@ -88,7 +88,7 @@ class Catalog:
         injected: values the core offers; each is used where the factory has such a parameter and the user gave none.
         Raises UsageError that begins with the component as the user wrote it.
         """
-        from robustbench_lab.component_identity import component_identity
+        from robustbench_lab.catalog.identity import component_identity
         from robustbench_lab.records import ResolvedComponent
 
         entry = self.find(kind, component.name)
@@ -133,7 +133,7 @@ class Catalog:
         return self._entries[kind]
 
     def _parameters(self, entry: Entry) -> Parameters:
-        from robustbench_lab.component_parameters import Parameters
+        from robustbench_lab.catalog.parameters import Parameters
 
         return Parameters.of(load_factory(entry), entry.supplied, entry.title)
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from robustbench_lab.catalog_entry import Entry
+from robustbench_lab.catalog.entry import Entry
 from robustbench_lab.errors import PluginError, UsageError
 from robustbench_lab.provenance import content_hash, file_sha256
 

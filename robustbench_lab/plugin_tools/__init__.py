@@ -1,0 +1,1 @@
+"""What plugins that load or wrap models and data share; open to any plugin."""
