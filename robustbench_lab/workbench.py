@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from robustbench_lab.global_randomness import seeded
 from robustbench_lab.preflight import SAMPLES, check_gradient, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
 from robustbench_lab.sample_trees import to_device
+
+UNDEFENDED = "none"
+"""The defense that is the model itself."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,13 @@ class Workbench:
         defense = self.catalog.find("defenses", cell.defense.name).spec
         attack = self.catalog.find("attacks", cell.attack.name).spec
         bare = self._model(cell.model)
+        # A copy, so that a defense which changes the model it is given changes it for its own cell only.
+        given = bare if cell.defense.name == UNDEFENDED else copy.deepcopy(bare)
         return LoadedCell(
             task=self.catalog.load_factory("tasks", cell.task)(),
             dataset=self._dataset(cell.dataset),
             bare_model=bare,
-            defended_model=ready(self._build("defenses", cell.defense, bare), self.device),
+            defended_model=ready(self._build("defenses", cell.defense, given), self.device),
             randomized=defense.randomized,
             attack=lambda problem: self.catalog.build("attacks", cell.attack, problem),
             access=attack.access,

@@ -258,7 +258,7 @@ def test_every_kind_of_component_is_listed(tmp_path: Path, kind: str, name: str)
 
 def test_listings_for_people_name_everything_and_a_description_gives_defaults(tmp_path: Path) -> None:
     listed = rbl(tmp_path, "list", "attacks").out
-    assert re.search(r"^ pgd +linf, l2, l1 +classification +rbl-attacks", listed, re.MULTILINE)
+    assert re.search(r"^ pgd +linf, l2, l1 +\w+ +rbl-attacks", listed, re.MULTILINE)
     described = rbl(tmp_path, "describe", "attacks", "pgd").out
     assert re.search(r"^  restarts: default 1$", described, re.MULTILINE)
     assert "restarts: searches from different random starts" in described
@@ -424,7 +424,7 @@ seed = 1
 FLAGS = (
     *("--model", "torch(path='net.py:Bright')", "--dataset", "npz(path='test.npz')"),
     *("--attack", "pgd(steps=5)", "--attack", "noise", "--defense", "none", "--defense", "bit-depth(bits=4)"),
-    *("--norm", "linf", "--norm", "l2", "--seed", "1"),
+    *("--norm", "linf", "--norm", "l2", "--eps", "0.1", "--seed", "1"),
 )
 
 

@@ -94,6 +94,12 @@ class Noisy(nn.Module):
         return logits
 
 
+def shifted_in_place(model: nn.Module) -> nn.Module:
+    """A defense that changes the model it is given, as one that fine-tunes it would."""
+    model.model.weight.data.add_(SECOND.weight)
+    return model
+
+
 # ---------------------------------------------------------------- attacks, good and bad
 
 
@@ -210,6 +216,8 @@ class Lab:
             DefenseSpec(name="second-opinion", factory=BothHalfSpaces),
             DefenseSpec(name="noisy", factory=Noisy, randomized=True),
             DefenseSpec(name="secretly-noisy", factory=Noisy),
+            DefenseSpec(name="shifted-in-place", factory=shifted_in_place),
+            DefenseSpec(name="also-shifted-in-place", factory=shifted_in_place),
         ]
 
 

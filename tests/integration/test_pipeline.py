@@ -215,6 +215,13 @@ def test_an_adaptive_adversary_goes_through_the_defense_and_an_oblivious_one_doe
     assert lab.outcomes(oblivious).robust.sum() > lab.outcomes(adaptive).robust.sum()
 
 
+def test_a_defense_that_changes_its_model_in_place_changes_no_other_cell(tmp_path: Path) -> None:
+    names = ["second-opinion", "shifted-in-place", "also-shifted-in-place", "none"]
+    summed, *shifted, bare = lab.run(tmp_path, defenses=names, attacks=["fgsm"]).records
+    assert all(lab.same_outcomes(summed, one) for one in shifted)  # the sum of both scores, either way
+    assert np.array_equal(lab.outcomes(bare).robust, lab.RIGHT & ~lab.WITHIN_EPS)
+
+
 @pytest.mark.parametrize(("defense", "passes"), [("none", 1), ("noisy", RANDOMIZED_PASSES)])
 def test_a_randomized_defense_is_judged_by_several_passes(tmp_path: Path, defense: str, passes: int) -> None:
     lab.run(tmp_path, attacks=["notes-passes"], defenses=[defense])
