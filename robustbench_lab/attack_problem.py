@@ -74,6 +74,8 @@ class AttackProblem:
         self._best_damage = torch.full((count,), float("-inf"), device=device)
         self._broken = torch.zeros(count, dtype=torch.bool, device=device)
         self._unbroken = int(setting.open.sum())
+        self._unmoved = torch.ones(count, dtype=torch.bool, device=device)
+        self._all_moved = False
         self._take_open(setting.open.nonzero().squeeze(1))
 
     def _take_open(self, index: Tensor) -> None:
@@ -236,6 +238,11 @@ class AttackProblem:
         """Bool `[N]`: the samples that the attack has broken, by its own queries."""
         return self._broken
 
+    @property
+    def unmoved(self) -> Tensor:
+        """Bool `[N]`: the samples for which no candidate but the clean input was ever handed in."""
+        return self._unmoved
+
     # ------------------------------------------------------------ inside
 
     def _check(self, x: Tensor) -> None:
@@ -285,6 +292,8 @@ class AttackProblem:
         self._progress(self._unbroken, self._counter.forward_passes, self._counter.backward_passes)
 
     def _record(self, x: Tensor, part: slice, prediction: Any, goal: Any) -> None:
+        if not self._all_moved:
+            self._note_moves(x, part)
         succeeded = self._objective.succeeded(prediction, goal)
         if self._objective.stop_on_success:
             better = succeeded & ~self._done[part]
@@ -299,6 +308,10 @@ class AttackProblem:
             self._best[rows] = x[part][better].detach()
             self._unbroken -= int(succeeded[better].sum()) - int(self._broken[rows].sum())
             self._broken[rows] = succeeded[better]
+
+    def _note_moves(self, x: Tensor, part: slice) -> None:
+        self._unmoved[self._open[part]] &= (x[part] == self.clean[part]).flatten(1).all(1)
+        self._all_moved = not bool((self._unmoved & self._setting.open).any())
 
     def _with_smaller_batches(self, part: slice, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """`work` on one part; when memory runs out, on halves of it, and on batches of that size from then on."""

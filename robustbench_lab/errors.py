@@ -26,6 +26,10 @@ class StoreError(RblError):
     exit_code = ExitCode.STORE
 
 
+class NothingStoredError(StoreError):
+    """There is no result database yet, or an empty one."""
+
+
 class PluginError(RblError):
     """A plugin breaks the rules of the registry (a name taken twice, an unknown hook)."""
 

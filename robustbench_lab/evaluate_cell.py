@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from robustbench_lab.attack_audit import Audit, audit_candidates
 from robustbench_lab.attack_problem import AttackProblem, ProblemSetting, Progress
 from robustbench_lab.batch_size import first_batch_size
 from robustbench_lab.contracts import Estimate
+from robustbench_lab.diagnostics.unmoved import unmoved_finding
 from robustbench_lab.diagnostics.verdict import verdict_of
 from robustbench_lab.errors import SkipCell, describe_error
 from robustbench_lab.global_randomness import seeded
@@ -112,14 +114,16 @@ def _evaluate(
     problem = AttackProblem(setting, progress)
     if not problem.finished:
         loaded.attack(problem)
-    audit = judge(unit, loaded, setting, problem.candidates, problem.claimed)
+    # What broke the bare model need not break the defended one: an oblivious attack claims nothing.
+    claimed = problem.claimed if cell.adversary == "adaptive" else torch.zeros_like(problem.claimed)
+    audit = judge(unit, loaded, setting, problem.candidates, claimed)
     return replace(
         blank,
         status=Status.OK,
         outcomes=audit.outcomes,
         forward_passes=problem.counted_model.forward_passes,
         backward_passes=problem.counted_model.backward_passes,
-        findings=(*preflight, *_baseline(loaded), *problem.trace.findings(), *audit.findings),
+        findings=(*preflight, *_baseline(loaded), *_search_findings(problem, setting), *audit.findings),
         batch_size=problem.batch_size,
         artifact=_adversarials(problem, unit) if options.save_adversarials else None,
     )
@@ -136,15 +140,19 @@ def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_siz
         return {"intact": loaded.task.intact(prediction, targets), "goal": goal}
 
     with seeded(cell.cell_id, unit.start, "clean"):
-        clean = predict_in_batches(loaded.defended_model, samples.inputs, batch_size, read)
+        passes = [
+            predict_in_batches(loaded.defended_model, samples.inputs, batch_size, read)
+            for _ in range(loaded.judging_passes)
+        ]
+    votes = torch.stack([one["intact"] for one in passes]).sum(0)
     ids = cell.samples.sample_ids[unit.start : unit.stop]
     return ProblemSetting(
         model=loaded.attacked_model(cell),
         objective=loaded.objective,
         threat_model=loaded.threat_model,
         clean=samples.inputs,
-        goal=clean["goal"],
-        open=clean["intact"],
+        goal=passes[0]["goal"],
+        open=votes * 2 > len(passes),
         bounds=loaded.dataset.bounds,
         rng=SampleRng.for_samples(cell.seed, cell.attack.name, ids, bench.device),
         batch_size=batch_size,
@@ -155,6 +163,10 @@ def judge(unit: WorkUnit, loaded: LoadedCell, setting: ProblemSetting, candidate
     """The core's own verdict on candidates `[N, ...]`; a randomized model draws the same numbers every time."""
     with seeded(unit.cell.cell_id, unit.start, "judge"):
         return audit_candidates(candidates, claimed, setting, loaded.defended_model, passes=loaded.judging_passes)
+
+
+def _search_findings(problem: AttackProblem, setting: ProblemSetting) -> list[Finding]:
+    return problem.trace.findings() + unmoved_finding(problem.unmoved, setting.open)
 
 
 def _baseline(loaded: LoadedCell) -> list[Finding]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from robustbench_lab.catalog import Catalog
+from robustbench_lab.contracts import Estimate
+from robustbench_lab.errors import describe_error
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.leaderboard import AttackTraits, Leaderboard, LeaderboardDefinition, NamedMetric, build_leaderboard
 from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.provenance import environment
-from robustbench_lab.records import CellRecord
+from robustbench_lab.records import CellRecord, Outcomes
 from robustbench_lab.result_store import ResultStore, open_store
 from robustbench_lab.run_observer import GuardedObserver, RunObserver
 from robustbench_lab.run_plan import RunPlan, make_plan
@@ -79,10 +83,23 @@ def task_metrics(catalog: Catalog, tasks: set[str]) -> Mapping[str, Sequence[Nam
     metrics: dict[str, list[NamedMetric]] = {task: [] for task in tasks}
     for entry in catalog.entries("metrics"):
         for task in tasks.intersection(entry.spec.tasks):
-            function = catalog.load_factory("metrics", entry.spec.name)
             spec = entry.spec
+            function = _guarded(spec.name, catalog.load_factory("metrics", spec.name))
             metrics[task].append(NamedMetric(spec.name, function, spec.higher_is_better, spec.fraction))
     return metrics
+
+
+def _guarded(name: str, metric: Callable[[Outcomes], Estimate]) -> Callable[[Outcomes], Estimate]:
+    """A metric that raises costs its own number only."""
+
+    def computed(outcomes: Outcomes) -> Estimate:
+        try:
+            return metric(outcomes)
+        except Exception as error:
+            warnings.warn(f"metric '{name}' has no value: {describe_error(error)}", stacklevel=2)
+            return Estimate(math.nan, math.nan, math.nan)
+
+    return computed
 
 
 class _Watcher(RunObserver):

@@ -17,7 +17,7 @@ from typing import Any
 import pluggy
 
 from robustbench_lab import hookspecs
-from robustbench_lab.errors import PluginError, RblError, UsageError, did_you_mean
+from robustbench_lab.errors import PluginError, UsageError, describe_error, did_you_mean
 
 ENTRY_POINT_GROUP = "robustbench_lab"
 DISABLE_VARIABLE = "RBL_DISABLE_PLUGINS"
@@ -78,14 +78,6 @@ def load_plugins(files: Sequence[str] = (), extra: Sequence[tuple[str, object]] 
     records += [_load_file(manager, path) for path in paths]
     records += [_load_object(manager, name, plugin) for name, plugin in extra]
     return LoadedPlugins(manager, tuple(records), tuple(str(path) for path in paths))
-
-
-def describe_error(error: BaseException) -> str:
-    """`ValueError: what it says`, on one line and not too long; an expected error by its message alone."""
-    text = " ".join(str(error).split())[:300]
-    if isinstance(error, RblError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _new_manager() -> pluggy.PluginManager:

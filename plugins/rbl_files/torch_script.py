@@ -8,21 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator
 from torch import nn
 
-from robustbench_lab.errors import UsageError, did_you_mean
+from robustbench_lab.errors import UsageError, describe_error, did_you_mean
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.plugin_loading import describe_error
-from robustbench_lab.plugin_tools.local_files import existing_file
+from robustbench_lab.plugin_tools.local_files import ExistingFile, existing_file
 from robustbench_lab.plugin_tools.normalization import normalized
 from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights
 
 
+def _checked_path(path: str) -> str:
+    _split(path)
+    return path
+
+
+ScriptObject = Annotated[str, AfterValidator(_checked_path)]
+"""`script.py:object`, looked for when the run is planned."""
+
+
 def torch_model(
-    path: str,
-    weights: str | None = None,
+    path: ScriptObject,
+    weights: ExistingFile | None = None,
     args: dict[str, Any] | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,

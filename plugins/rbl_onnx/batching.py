@@ -9,8 +9,7 @@ from onnx2torch.node_converters.constant import OnnxConstant
 from onnx2torch.node_converters.reshape import OnnxReshape
 from torch import Tensor, fx, nn
 
-from robustbench_lab.errors import UsageError
-from robustbench_lab.plugin_loading import describe_error
+from robustbench_lab.errors import UsageError, describe_error
 
 PROBES = 3
 SPREAD_TOLERANCE = 1e-3

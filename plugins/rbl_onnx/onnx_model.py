@@ -11,9 +11,8 @@ from onnx.external_data_helper import uses_external_data
 from torch import Tensor, fx, nn
 
 from rbl_onnx.batching import batched, fix_constant_reshapes
-from robustbench_lab.errors import UsageError
-from robustbench_lab.plugin_loading import describe_error
-from robustbench_lab.plugin_tools.local_files import existing_file, listed
+from robustbench_lab.errors import UsageError, describe_error
+from robustbench_lab.plugin_tools.local_files import ExistingFile, existing_file, listed
 from robustbench_lab.plugin_tools.normalization import normalized
 
 ImageLayout = Literal["NCHW", "NHWC"]
@@ -23,7 +22,7 @@ RE_EXPORT = (
 
 
 def onnx_model(
-    path: str,
+    path: ExistingFile,
     mean: list[float] | None = None,
     std: list[float] | None = None,
     input_shape: list[int] | None = None,

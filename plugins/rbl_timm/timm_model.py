@@ -7,9 +7,9 @@ from huggingface_hub import get_session, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from torch import nn
 
-from robustbench_lab.errors import UsageError, did_you_mean
+from robustbench_lab.errors import UsageError, describe_error, did_you_mean
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.plugin_loading import describe_error
+from robustbench_lab.plugin_tools.local_files import ExistingFile
 from robustbench_lab.plugin_tools.normalization import Normalized
 from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, require_weights
 
@@ -21,7 +21,7 @@ HUB_TIMEOUT = 10.0
 def timm_model(
     name: str,
     *,
-    weights: str | None = None,
+    weights: ExistingFile | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,
     num_classes: int | None = None,

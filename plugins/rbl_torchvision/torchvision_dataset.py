@@ -7,8 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torchvision
 
-from robustbench_lab.errors import UsageError, did_you_mean
-from robustbench_lab.plugin_loading import describe_error
+from robustbench_lab.errors import UsageError, describe_error, did_you_mean
 from robustbench_lab.plugin_tools.image_arrays import ImageArrays, Layout, image_arrays
 
 Split = Literal["train", "test"]

@@ -5,9 +5,9 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from robustbench_lab.errors import UsageError, did_you_mean
+from robustbench_lab.errors import UsageError, describe_error, did_you_mean
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.plugin_loading import describe_error
+from robustbench_lab.plugin_tools.local_files import ExistingFile
 from robustbench_lab.plugin_tools.normalization import Normalized
 from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, require_weights
 
@@ -15,7 +15,7 @@ from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, require
 def torchvision_model(
     name: str,
     *,
-    weights: str | None = None,
+    weights: ExistingFile | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,
     num_classes: int = 1000,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from robustbench_lab.catalog.entry import KINDS, Entry, Kind
 from robustbench_lab.catalog.factory_loading import library_trouble, load_factory
 from robustbench_lab.component_syntax import NAME, Component
-from robustbench_lab.errors import PluginError, UsageError, did_you_mean
-from robustbench_lab.plugin_loading import DISABLE_VARIABLE, LoadedPlugins, PluginRecord, PluginSource, describe_error
+from robustbench_lab.errors import PluginError, UsageError, describe_error, did_you_mean
+from robustbench_lab.plugin_loading import DISABLE_VARIABLE, LoadedPlugins, PluginRecord, PluginSource
 
 if TYPE_CHECKING:
     import inspect

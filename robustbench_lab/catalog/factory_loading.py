@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from robustbench_lab.catalog.entry import Entry
-from robustbench_lab.errors import MissingLibraryError, PluginError, RblError
-from robustbench_lab.plugin_loading import describe_error
+from robustbench_lab.errors import MissingLibraryError, PluginError, RblError, describe_error
 
 MISMATCH = re.compile(r"torchvision::\w+|partially initialized module 'torchvision'|torchvision[/\\]_C")
 """How a torchvision that was built for another torch fails: RuntimeError, AttributeError or OSError, by version."""

@@ -34,12 +34,12 @@ def plan(
 
 
 def _stored(spec: "ExperimentSpec", made: "RunPlan") -> set[str]:
-    from robustbench_lab.errors import StoreError
+    from robustbench_lab.errors import NothingStoredError
     from robustbench_lab.result_store import open_store
 
     try:
         store = open_store(spec.database, create=False)
-    except StoreError:
+    except NothingStoredError:
         return set()
     with store:
         return set(store.stored_statuses([cell.cell_id for cell in made.cells]))

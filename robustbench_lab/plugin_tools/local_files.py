@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from robustbench_lab.errors import UsageError, did_you_mean
 
@@ -37,3 +40,12 @@ def _near(missing: Path, is_wanted: Callable[[Path], bool]) -> str:
     if not missing.parent.is_dir():
         return ""
     return did_you_mean(missing.name, (one.name for one in missing.parent.iterdir() if is_wanted(one)))
+
+
+def _checked_file(path: str) -> str:
+    existing_file(path, "file")
+    return path
+
+
+ExistingFile = Annotated[str, AfterValidator(_checked_file)]
+"""A factory's parameter that names a file: one that is not there is refused when the run is planned."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import URL, Engine
 
-from robustbench_lab.errors import StoreError
+from robustbench_lab.errors import NothingStoredError, StoreError
 from robustbench_lab.result_store.engine import database_url, display_name, make_engine, sqlite_file
 from robustbench_lab.result_store.schema_state import check_current, check_not_newer, migrate, stored_revision
 from robustbench_lab.result_store.store import ResultStore
@@ -82,8 +82,8 @@ def _check_file(url: URL, *, create: bool) -> None:
         raise StoreError(f"cannot create {file}: the folder {file.parent} does not exist; create it first")
 
 
-def _nothing_yet(name: str) -> StoreError:
-    return StoreError(f"no results in {name} yet: run `rbl run` first")
+def _nothing_yet(name: str) -> NothingStoredError:
+    return NothingStoredError(f"no results in {name} yet: run `rbl run` first")
 
 
 def _artifacts_folder(url: URL) -> Path:

@@ -37,8 +37,8 @@ def check_attack(
     out_of_reach = torch.from_numpy(~audit.outcomes.robust) & setting.open & (reach > 1.001 * setting.threat_model.eps)
     if bool(out_of_reach.any()):
         wrong.append("it breaks samples that no input of the threat model can break")
-    if int(problem.counted_model.forward_passes) == 0:
-        wrong.append("it never queries the model: hand candidates to problem.submit")
+    if bool((problem.unmoved & setting.open).any()):
+        wrong.append("it tries nothing but the clean input on some samples: hand candidates to problem.submit")
     if sample_deterministic:
         wrong += _check_repeatable(run, setting, problem)
     return wrong
