@@ -29,8 +29,10 @@ _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
-_BLOCKS_AT_ONCE = 1 << 16
-"""Blocks of four numbers computed together: a few MB of temporaries, which a CPU's cache nearly holds."""
+_BLOCKS_AT_ONCE = {"cpu": 1 << 15}
+"""Blocks of four numbers computed together, by kind of device. On a CPU so few that the temporaries stay in its cache
+and torch wakes no second thread for each of the hundred small steps: that takes longer than the step."""
+_BLOCKS_ELSEWHERE = 1 << 22
 _LARGEST_INTEGER_RANGE = 1 << 31
 
 
@@ -106,7 +108,8 @@ class SampleRng:
         return out.reshape(len(self), *shape)
 
     def _chunks(self, blocks: int) -> Iterator[slice]:
-        step = max(1, _BLOCKS_AT_ONCE // max(1, blocks))
+        at_once = _BLOCKS_AT_ONCE.get(self.key_low.device.type, _BLOCKS_ELSEWHERE)
+        step = max(1, at_once // max(1, blocks))
         return (slice(start, start + step) for start in range(0, len(self), step))
 
 
