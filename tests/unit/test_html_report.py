@@ -173,8 +173,11 @@ def test_many_rows_are_cut_in_figures_and_the_caption_says_so():
 
 
 def test_a_leaderboard_without_any_result_still_makes_a_page():
-    Page(render(example_leaderboard([]), {}))
-    Page(render(example_leaderboard([example_gap(Status.FAILED, "boom")]), {}))
+    empty, failed = example_leaderboard([]), example_leaderboard([example_gap(Status.FAILED, "boom")])
+    assert empty.definition.title in render(empty, {})
+    assert "boom" in render(failed, {})
+    for leaderboard in (empty, failed):
+        Page(render(leaderboard, {}))  # refuses what is not balanced
 
 
 def test_the_report_is_written_to_a_new_folder(tmp_path):
