@@ -28,14 +28,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rbl_attacks.pgd import pgd
+from rbl_attacks.fixed_budget.pgd import pgd
 from rbl_onnx.onnx_model import onnx_model
 from rbl_reference.digits import Digits
 from rbl_reference.digits_cnn import digits_cnn
-from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.prediction import predict_in_batches
+from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models import Linf
 

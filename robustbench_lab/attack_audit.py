@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.prediction import predict_in_batches
+from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding, Outcomes, Severity
 from robustbench_lab.sample_trees import cut
 
@@ -41,17 +42,20 @@ def audit_candidates(
     judge: the model that is evaluated (the defended one, also where the adversary attacked another).
     passes: forward passes each success is judged by; more than one for randomized models.
 
-    A candidate outside the region, the bounds or the finite numbers counts as a failed attack on its sample.
+    A candidate outside the region, the bounds or the finite numbers counts as a failed attack on its sample. For a
+    minimum-norm attack the region has no limit: a sample is robust where the nearest success lies beyond the budget,
+    and has its distance all the same.
     """
-    region = setting.threat_model.around(setting.clean, setting.bounds)
+    region = setting.searched.around(setting.clean, setting.bounds)
     allowed = region.contains(candidates)
     succeeded = _judged(setting, judge, candidates, passes)
     broken = succeeded & allowed & setting.open
+    within = setting.threat_model.around(setting.clean, setting.bounds).contains(candidates)
     distance = torch.where(broken, region.distance(candidates), torch.nan)
     distance = torch.where(setting.open, distance, 0.0)
     outcomes = Outcomes(
         clean_correct=_array(setting.open, np.bool_),
-        robust=_array(setting.open & ~broken, np.bool_),
+        robust=_array(setting.open & ~(broken & within), np.bool_),
         distance=_array(distance, np.float32),
     )
     violations = int((~allowed & setting.open).sum())

@@ -12,80 +12,98 @@ open: so batches stay full although samples drop out, and a finished sample cost
                 return
             x = problem.project(x + problem.eps / 4 * problem.steepest(gradient, x))
         problem.submit(x)
+
+An attack that searches for the nearest adversarial input (`AttackSpec.minimum_norm`) sees a region without a limit,
+no sample is ever done, and the core keeps the nearest candidate that succeeds. On a randomized model every query is
+the mean over `eot` forward passes (expectation over transformation, Athalye et al. 2018).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustbench_lab.contracts import Bounds, Objective, Region, ThreatModel
+from robustbench_lab.candidate_ledger import CandidateLedger, check_like
+from robustbench_lab.contracts import Bounds, Objective, Region
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
-from robustbench_lab.errors import AttackContractError
+from robustbench_lab.expectation import Mean, detached, mean_prediction
 from robustbench_lab.pass_counter import PassCounter
-from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.sample_trees import cut, take
+from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.records import Finding
+from robustbench_lab.sample_trees import cut, join, take
 
 Progress = Callable[[int, int, int], None]
 """Called with (unbroken samples, forward passes, backward passes), often."""
 
+Loss = str | Callable[..., Tensor] | None
+"""One of the objective's losses by its name, None for the usual one, or a function `loss(prediction, goal, *given)`
+to a tensor `[B]`, which the attack maximises."""
+
+Candidate = bool | Tensor
+"""Whether queried inputs are candidates: all, none, or a bool tensor `[A]`."""
+
 
 @dataclass(frozen=True)
-class ProblemSetting:
-    """What an attack problem is made of. N is the number of samples of the work unit."""
+class Probe:
+    """What one query tells, for the A open samples."""
 
-    model: nn.Module
-    """What the adversary attacks: on its device, in eval mode, parameters without gradient."""
-    objective: Objective
-    threat_model: ThreatModel
-    clean: Tensor
-    """`[N, ...]` on the model's device."""
-    goal: Any
-    """What `objective.prepare` returned."""
-    open: Tensor
-    """Bool `[N]`: the samples to attack; the others were wrong from the start."""
-    bounds: Bounds
-    rng: SampleRng
-    batch_size: int
+    loss: Tensor
+    """`[A]`."""
+    gradient: Tensor
+    """`[A, ...]`."""
+    succeeded: Tensor
+    """Bool `[A]`: whether the input reaches the goal (most often, on a randomized model)."""
+    prediction: Any
+    """The model's: logits `[A, K]` for classifiers. The mean, where `eot` is above 1."""
 
 
 class AttackProblem:
     """Queries, geometry and random numbers for the samples still open, A of N; tensors are `[A, ...]`.
 
-    Every input handed to `loss_and_gradient`, `loss`, `succeeded` or `submit` is a candidate: the core keeps, for each
-    sample, the first that succeeds (or, where the objective does not stop at success, the most damaging), and re-checks
-    it afterwards. An input that is only a point to look at goes in with `candidate=False`.
+    Every input handed to a query is a candidate: the core keeps, for each sample, the first that succeeds (or the most
+    damaging, or the nearest: see candidate_ledger.py), and re-checks it afterwards. An input that is only a point to
+    look at goes in with `candidate=False`; a bool tensor `[A]` says it for each sample.
     """
 
     def __init__(self, setting: ProblemSetting, progress: Progress = lambda *_: None) -> None:
         self._objective = setting.objective
         self._setting = setting
+        self._searched = setting.searched
         self._counter = PassCounter(setting.model)
         self._progress = progress
-        self._batch_size = setting.batch_size
+        self._memory = _BatchSize(setting.batch_size)
+        self._ledger = CandidateLedger(
+            setting.clean,
+            setting.open,
+            stops=setting.objective.stop_on_success and not setting.minimum_norm,
+            needs_success=setting.objective.stop_on_success or setting.minimum_norm,
+        )
         self.trace = OptimisationTrace()
-        count = len(setting.clean)
-        device = setting.clean.device
-        self._best = setting.clean.clone()
-        self._best_damage = torch.full((count,), float("-inf"), device=device)
-        self._broken = torch.zeros(count, dtype=torch.bool, device=device)
-        self._unbroken = int(setting.open.sum())
-        self._unmoved = torch.ones(count, dtype=torch.bool, device=device)
-        self._all_moved = False
+        self.notes: list[Finding] = []
         self._take_open(setting.open.nonzero().squeeze(1))
+
+    def part(self, index: Tensor) -> AttackProblem:
+        """The same problem on some of the open samples only (int64 `[B]`): what is found there is found here.
+
+        For attacks that spend more on some samples than on others; `drop_done` here drops what was broken there.
+        """
+        part = copy.copy(self)
+        part.trace = self.trace.part()
+        part._take_open(self._open.index_select(0, index))
+        return part
 
     def _take_open(self, index: Tensor) -> None:
         self._open = index
         self._goal = take(self._setting.goal, index)
         # A copy: an attack that overwrites its inputs must not change those that the audit holds its results against.
         clean = self._setting.clean.index_select(0, index)
-        self._region: Region = self._setting.threat_model.around(clean, self._setting.bounds)
+        self._region: Region = self._searched.around(clean, self._setting.bounds)
         self._rng = self._setting.rng.select(index)
-        self._done = torch.zeros(len(index), dtype=torch.bool, device=clean.device)
 
     # ------------------------------------------------------------ what is given
 
@@ -98,6 +116,16 @@ class AttackProblem:
     def goal(self) -> Any:
         """What the objective aims at: for the untargeted objective on classifiers the labels, int64 `[A]`."""
         return self._goal
+
+    @property
+    def minimum_norm(self) -> bool:
+        """Whether the nearest adversarial input is sought, and not one within a budget."""
+        return self._setting.minimum_norm
+
+    @property
+    def eot(self) -> int:
+        """Forward passes that each query takes the mean of."""
+        return self._setting.eot
 
     @property
     def finished(self) -> bool:
@@ -117,12 +145,12 @@ class AttackProblem:
     @property
     def norm(self) -> str | None:
         """The norm of the threat model, where it has one."""
-        return self._setting.threat_model.norm
+        return self._searched.norm
 
     @property
     def eps(self) -> float:
-        """The budget, in the norm's own units."""
-        return self._setting.threat_model.eps
+        """The budget, in the norm's own units; infinite for a minimum-norm attack."""
+        return self._searched.eps
 
     @property
     def bounds(self) -> Bounds:
@@ -137,7 +165,7 @@ class AttackProblem:
     @property
     def batch_size(self) -> int:
         """Samples in one query of the model at most; becomes smaller when memory runs out."""
-        return self._batch_size
+        return self._memory.size
 
     @property
     def counted_model(self) -> PassCounter:
@@ -158,10 +186,33 @@ class AttackProblem:
         """Distance from the clean input in the region's norm, `[A]`."""
         return self._region.distance(x)
 
+    def contains(self, x: Tensor) -> Tensor:
+        """Whether each `x` lies in the region and within the bounds, bool `[A]`."""
+        return self._region.contains(x)
+
+    def nearest(self) -> Tensor:
+        """For minimum-norm attacks: the distance of the nearest success so far, `[A]`; infinite where there is none."""
+        return self._ledger.nearest(self._open)
+
+    def best(self) -> Tensor:
+        """A copy of the candidates kept so far, `[A, ...]`; the clean input where there is none."""
+        return self._ledger.best[self._open]
+
+    def found(self) -> Tensor:
+        """Whether a success is known, bool `[A]`; where samples are done at success, those not dropped yet."""
+        return self._ledger.broken[self._open]
+
     def random_start(self, restart: int = 0) -> Tensor:
         """A random point of the region, the same for a sample whatever else is in the batch."""
-        self.trace.restart()
+        self.new_search()
         return self._region.random_start(self._rng, f"start/{restart}")
+
+    def new_search(self, *, ascends: bool = True) -> None:
+        """The gradients that follow belong to a new search, for the diagnostics; `random_start` implies it.
+
+        ascends: whether it climbs one loss until it settles; then its last search is judged by whether it did.
+        """
+        self.trace.restart(judged=ascends and not self.minimum_norm)
 
     def uniform(self, draw: str) -> Tensor:
         """Uniform numbers in [0, 1), one for each input element; another `draw` gives other numbers."""
@@ -174,144 +225,220 @@ class AttackProblem:
     # ------------------------------------------------------------ queries
 
     def loss_and_gradient(
-        self, x: Tensor, loss: str | None = None, *, candidate: bool = True, out: Tensor | None = None
+        self,
+        x: Tensor,
+        loss: Loss = None,
+        *,
+        given: Sequence[Tensor] = (),
+        candidate: Candidate = True,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Per-sample loss `[A]` and its gradient `[A, ...]`: one forward and one backward pass a sample.
 
+        loss: one of the objective's, or a function of the prediction, the goal and what is `given`.
+        given: tensors `[A, ...]` that the loss function needs, such as a class to aim at for each sample.
         out: a tensor like `x` to write the gradient to, such as the last one; saves its allocation at every step.
         """
-        self._check(x)
-        results = [
-            self._with_smaller_batches(part, lambda piece: self._loss_and_gradient(x, piece, loss, candidate))
+        probe = self._probe(x, loss, given, candidate, out, keep_prediction=False)
+        return probe.loss, probe.gradient
+
+    def probe(
+        self, x: Tensor, loss: Loss = None, *, given: Sequence[Tensor] = (), candidate: Candidate = True
+    ) -> Probe:
+        """Loss, gradient, success and prediction of each input: one forward and one backward pass a sample."""
+        return self._probe(x, loss, given, candidate, None, keep_prediction=True)
+
+    def logits_and_jacobian(self, x: Tensor, classes: Tensor, *, candidate: Candidate = True) -> tuple[Tensor, Tensor]:
+        """Logits `[A, K]`, and the gradient of those of some classes, `[A, M, ...]`: one forward and M backward passes.
+
+        classes: int64 `[A, M]`, the classes for each sample.
+        """
+        check_like(x, self.clean)
+        pieces = [
+            self._with_smaller_batches(part, lambda piece: self._jacobian(x, piece, classes, candidate))
             for part in self._parts()
         ]
-        if not results:
-            return x.new_empty(0), torch.empty_like(x)
-        losses, gradients = _joined(results, out)
-        self.trace.observe(losses, gradients)
-        return losses, gradients
+        if not pieces:
+            return x.new_empty(0, 0), x.new_empty(0, classes.shape[1], *x.shape[1:])
+        logits, jacobian = _joined(pieces)
+        return logits, jacobian
 
-    def loss(self, x: Tensor, loss: str | None = None, *, candidate: bool = True) -> Tensor:
+    def loss(
+        self, x: Tensor, loss: Loss = None, *, given: Sequence[Tensor] = (), candidate: Candidate = True
+    ) -> Tensor:
         """Per-sample loss `[A]`: one forward pass a sample."""
-        return self._query(x, lambda prediction, goal: self._objective.loss(loss, prediction, goal), candidate)
 
-    def succeeded(self, x: Tensor, *, candidate: bool = True) -> Tensor:
+        def read(prediction: Any, goal: Any, part: slice) -> Tensor:
+            return self._loss(loss, prediction, goal, [one[part] for one in given])
+
+        return self._query(x, read, candidate)
+
+    def succeeded(self, x: Tensor, *, candidate: Candidate = True) -> Tensor:
         """Whether each `x` reaches the goal, bool `[A]`: one forward pass a sample."""
-        return self._query(x, self._objective.succeeded, candidate)
+        share = self._query(
+            x, lambda prediction, goal, _part: self._objective.succeeded(prediction, goal).float(), candidate
+        )
+        return share > 0.5
 
-    def logits(self, x: Tensor, *, candidate: bool = True) -> Tensor:
+    def logits(self, x: Tensor, *, candidate: Candidate = True) -> Tensor:
         """The model's output `[A, K]`, for attacks on classifiers: one forward pass a sample."""
-        return self._query(x, lambda prediction, _goal: prediction, candidate)
+        return self._query(x, lambda prediction, _goal, _part: prediction, candidate)
 
     def submit(self, x: Tensor) -> None:
         """Hand in final candidates, one for each open sample: one forward pass a sample.
 
         Where none succeeds the last one handed in is what the core re-checks and saves.
         """
-        self._query(x, self._objective.succeeded, candidate=True)
-        if self._objective.stop_on_success:
-            undecided = ~self._done
-            self._best[self._open[undecided]] = x[undecided]
+        self.succeeded(x)
+        self._ledger.keep_last(self._open, x)
 
     def drop_done(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The attack's own state `[A, ...]`, cut to the samples that are still open from now on."""
-        if not bool(self._done.any()):
+        done = self._ledger.done[self._open]
+        if not bool(done.any()):
             return tensors
-        keep = (~self._done).nonzero().squeeze(1)
+        keep = (~done).nonzero().squeeze(1)
         self._open = self._open.index_select(0, keep)
         self._goal = take(self._goal, keep)
         self._region = self._region.select(keep)
         self._rng = self._rng.select(keep)
-        self._done = torch.zeros(len(keep), dtype=torch.bool, device=keep.device)
         self.trace.keep(keep)
         return tuple(tensor.index_select(0, keep) for tensor in tensors)
+
+    def note(self, finding: Finding) -> None:
+        """Something the attack noticed that bears on how far its number can be trusted; stored with the result."""
+        self.notes.append(finding)
 
     # ------------------------------------------------------------ what the core asks afterwards
 
     @property
     def candidates(self) -> Tensor:
         """The candidate kept for each of the N samples of the unit; the clean input where there is none."""
-        return self._best
+        return self._ledger.best
 
     @property
     def claimed(self) -> Tensor:
         """Bool `[N]`: the samples that the attack has broken, by its own queries."""
-        return self._broken
+        return self._ledger.broken
 
     @property
     def unmoved(self) -> Tensor:
         """Bool `[N]`: the samples for which no candidate but the clean input was ever handed in."""
-        return self._unmoved
+        return self._ledger.unmoved
 
     # ------------------------------------------------------------ inside
 
-    def _check(self, x: Tensor) -> None:
-        expected = self.clean
-        if x.shape != expected.shape or x.dtype != expected.dtype or x.device != expected.device:
-            raise AttackContractError(
-                f"the attack queried a {x.dtype} tensor {list(x.shape)} on {x.device}; the open samples are "
-                f"{expected.dtype} {list(expected.shape)} on {expected.device}"
-            )
+    def _loss(self, loss: Loss, prediction: Any, goal: Any, given: Sequence[Tensor]) -> Tensor:
+        if callable(loss):
+            return loss(prediction, goal, *given)
+        return self._objective.loss(loss, prediction, goal)
 
     def _parts(self) -> Iterator[slice]:
         start = 0
         while start < len(self._open):
-            stop = min(start + self._batch_size, len(self._open))
+            stop = min(start + self._memory.size, len(self._open))
             yield slice(start, stop)
             start = stop
 
-    def _query(self, x: Tensor, read: Callable[[Any, Any], Tensor], candidate: bool) -> Tensor:
-        self._check(x)
+    def _query(self, x: Tensor, read: Callable[[Any, Any, slice], Tensor], candidate: Candidate) -> Tensor:
+        check_like(x, self.clean)
         with torch.inference_mode():
             results = [
                 self._with_smaller_batches(part, lambda piece: (self._read(x, piece, read, candidate),))
                 for part in self._parts()
             ]
+        # Joined, or copied, outside inference mode: its tensors cannot be written to.
         return torch.cat([result for (result,) in results]) if results else x.new_empty(0)
 
-    def _read(self, x: Tensor, part: slice, read: Callable[[Any, Any], Tensor], candidate: bool) -> Tensor:
+    def _read(self, x: Tensor, part: slice, read: Callable[[Any, Any, slice], Tensor], candidate: Candidate) -> Tensor:
         goal = cut(self._goal, part.start, part.stop)
-        prediction = self._counter(x[part])
-        self._after(x, part, prediction, goal, candidate)
-        return read(prediction, goal)
+        mean = Mean()
+        for _ in range(self.eot):
+            prediction = self._counter(x[part])
+            mean.add(read(prediction, goal, part), *self._judged(prediction, goal))
+        result, success, damage = mean.values()
+        self._offer(x, part, success, damage, candidate)
+        return result
 
-    def _loss_and_gradient(self, x: Tensor, part: slice, loss: str | None, candidate: bool) -> tuple[Tensor, Tensor]:
+    def _probe(
+        self,
+        x: Tensor,
+        loss: Loss,
+        given: Sequence[Tensor],
+        candidate: Candidate,
+        out: Tensor | None,
+        *,
+        keep_prediction: bool,
+    ) -> Probe:
+        check_like(x, self.clean)
+        predictions: list[Any] = []
+
+        def work(part: slice) -> tuple[Tensor, ...]:
+            loss_of = [one[part] for one in given]
+            *numbers, prediction = self._loss_gradient_success(x, part, loss, loss_of, candidate)
+            if keep_prediction:
+                predictions.append(prediction)
+            return tuple(numbers)
+
+        pieces = [self._with_smaller_batches(part, work) for part in self._parts()]
+        if not pieces:
+            return Probe(x.new_empty(0), torch.empty_like(x), x.new_empty(0, dtype=torch.bool), None)
+        losses, success, gradient = _joined(pieces, out)
+        self.trace.observe(losses, gradient)
+        return Probe(losses, gradient, success > 0.5, join(predictions) if keep_prediction else None)
+
+    def _loss_gradient_success(
+        self, x: Tensor, part: slice, loss: Loss, given: Sequence[Tensor], candidate: Candidate
+    ) -> tuple[Tensor, Tensor, Tensor, Any]:
         goal = cut(self._goal, part.start, part.stop)
         leaf = x[part].detach().requires_grad_()
-        with torch.enable_grad():
-            prediction = self._counter(leaf)
-            losses = self._objective.loss(loss, prediction, goal)
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        with torch.no_grad():
-            self._after(x, part, prediction, goal, candidate)
-        return losses.detach(), gradient
+        mean = Mean()
+        predictions = []
+        for _ in range(self.eot):
+            with torch.enable_grad():
+                prediction = self._counter(leaf)
+                losses = self._loss(loss, prediction, goal, given)
+                (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            prediction = detached(prediction)
+            predictions.append(prediction)
+            with torch.no_grad():
+                mean.add(losses.detach(), gradient, *self._judged(prediction, goal))
+        losses, gradient, success, damage = mean.values()
+        self._offer(x, part, success, damage, candidate)
+        return losses, success, gradient, mean_prediction(predictions)
 
-    def _after(self, x: Tensor, part: slice, prediction: Any, goal: Any, candidate: bool) -> None:
-        if candidate:
-            self._record(x, part, prediction, goal)
-        self._progress(self._unbroken, self._counter.forward_passes, self._counter.backward_passes)
+    def _jacobian(self, x: Tensor, part: slice, classes: Tensor, candidate: Candidate) -> tuple[Tensor, Tensor]:
+        goal = cut(self._goal, part.start, part.stop)
+        leaf = x[part].detach().requires_grad_()
+        mean = Mean()
+        for _ in range(self.eot):
+            with torch.enable_grad():
+                logits = self._counter(leaf)
+                chosen = logits.gather(1, classes[part]).sum(0)
+                last = len(chosen) - 1
+                rows = [
+                    torch.autograd.grad(one, leaf, retain_graph=number < last)[0] for number, one in enumerate(chosen)
+                ]
+            logits = logits.detach()
+            mean.add(logits, torch.stack(rows, dim=1), *self._judged(logits, goal))
+        logits, jacobian, success, damage = mean.values()
+        self._offer(x, part, success, damage, candidate)
+        return logits, jacobian
 
-    def _record(self, x: Tensor, part: slice, prediction: Any, goal: Any) -> None:
-        if not self._all_moved:
-            self._note_moves(x, part)
-        succeeded = self._objective.succeeded(prediction, goal)
-        if self._objective.stop_on_success:
-            better = succeeded & ~self._done[part]
-            self._done[part] |= succeeded
-        else:
-            damage = self._objective.damage(prediction, goal).to(self._best_damage.dtype)
-            rows = self._open[part]
-            better = damage > self._best_damage[rows]
-            self._best_damage[rows] = torch.where(better, damage, self._best_damage[rows])
-        if bool(better.any()):
-            rows = self._open[part][better]
-            self._best[rows] = x[part][better].detach()
-            self._unbroken -= int(succeeded[better].sum()) - int(self._broken[rows].sum())
-            self._broken[rows] = succeeded[better]
+    def _judged(self, prediction: Any, goal: Any) -> tuple[Tensor, Tensor]:
+        """Success of one pass, as 0 or 1, and the damage where it decides; `[B]` each."""
+        success = self._objective.succeeded(prediction, goal).float()
+        return success, success if self._ledger.needs_success else self._objective.damage(prediction, goal).float()
 
-    def _note_moves(self, x: Tensor, part: slice) -> None:
-        self._unmoved[self._open[part]] &= (x[part] == self.clean[part]).flatten(1).all(1)
-        self._all_moved = not bool((self._unmoved & self._setting.open).any())
+    def _offer(self, x: Tensor, part: slice, success: Tensor, damage: Tensor, candidate: Candidate) -> None:
+        self._progress(self._ledger.unbroken, self._counter.forward_passes, self._counter.backward_passes)
+        if candidate is False:
+            return
+        rows, offered = self._open[part], x[part]
+        self._ledger.note_moves(rows, offered, self.clean[part])
+        score = -self._region.select(_positions(part, x)).distance(offered) if self.minimum_norm else damage
+        permitted = candidate[part] if isinstance(candidate, Tensor) else None
+        self._ledger.offer(rows, offered, success, score, permitted)
 
     def _with_smaller_batches(self, part: slice, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """`work` on one part; when memory runs out, on halves of it, and on batches of that size from then on."""
@@ -321,12 +448,23 @@ class AttackProblem:
             size = part.stop - part.start
             if size == 1:
                 raise
-            self._batch_size = max(1, size // 2)
+            self._memory.size = max(1, size // 2)
         middle = part.start + size // 2
         halves = [
             self._with_smaller_batches(piece, work) for piece in (slice(part.start, middle), slice(middle, part.stop))
         ]
         return _joined(halves)
+
+
+@dataclass
+class _BatchSize:
+    """Shared by a problem and its parts."""
+
+    size: int
+
+
+def _positions(part: slice, like: Tensor) -> Tensor:
+    return torch.arange(part.start, part.stop, device=like.device)
 
 
 def _joined(results: list[tuple[Tensor, ...]], out: Tensor | None = None) -> tuple[Tensor, ...]:

@@ -71,6 +71,13 @@ def rbl_threat_models() -> list[ThreatModelSpec]:
             summary="the absolute changes sum to at most eps",
             version=VERSION,
         ),
+        ThreatModelSpec(
+            name="l0",
+            factory="robustbench_lab.threat_models:L0",
+            tasks=(),
+            summary="at most eps values change, each as far as the bounds allow",
+            version=VERSION,
+        ),
     ]
 
 

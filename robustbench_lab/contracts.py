@@ -107,6 +107,9 @@ class AttackSpec(ComponentSpec):
     threat_models: tuple[str, ...] = ("linf",)
     baseline: bool = False
     """A sanity check (random noise): it counts in the worst case, but alone proves nothing."""
+    minimum_norm: bool = False
+    """It looks for the nearest adversarial input, whatever the budget: its distances give the robust accuracy at every
+    budget. Fixed-budget attacks stop at the first input within the budget."""
     sample_deterministic: bool = True
     """False where a wrapped library draws its own random numbers, so outcomes may depend on the batch."""
     estimate_passes: Callable[[Mapping[str, Any]], tuple[int, int]] | None = None
@@ -249,6 +252,11 @@ class Objective(Protocol):
     @property
     def stop_on_success(self) -> bool:
         """True: a sample is done as soon as it is broken. False: more damage is worse, the steps are run out."""
+        ...
+
+    @property
+    def eot(self) -> int | None:
+        """Forward passes that every query takes the mean of; None: 1, and 20 on a randomized model."""
         ...
 
     def prepare(self, clean_prediction: Any, targets: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lab.attack_audit import Audit, audit_candidates
-from robustbench_lab.attack_problem import AttackProblem, ProblemSetting, Progress
+from robustbench_lab.attack_problem import AttackProblem, Progress
 from robustbench_lab.batch_size import first_batch_size
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.diagnostics.unmoved import unmoved_finding
@@ -22,6 +22,7 @@ from robustbench_lab.errors import SkipCell, describe_error
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.preflight import fatal_reason
+from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Cell, CellRecord, Finding, Outcomes, Severity, Status, UnitRecord, WorkUnit
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.sample_trees import cut
@@ -156,6 +157,8 @@ def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_siz
         bounds=loaded.dataset.bounds,
         rng=SampleRng.for_samples(cell.seed, cell.attack.name, ids, bench.device),
         batch_size=batch_size,
+        minimum_norm=loaded.minimum_norm,
+        eot=loaded.eot(cell),
     )
 
 
@@ -166,7 +169,7 @@ def judge(unit: WorkUnit, loaded: LoadedCell, setting: ProblemSetting, candidate
 
 
 def _search_findings(problem: AttackProblem, setting: ProblemSetting) -> list[Finding]:
-    return problem.trace.findings() + unmoved_finding(problem.unmoved, setting.open)
+    return problem.trace.findings() + unmoved_finding(problem.unmoved, setting.open) + problem.notes
 
 
 def _baseline(loaded: LoadedCell) -> list[Finding]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
+from pydantic import Field
 from torch import Tensor
 
 from robustbench_lab.errors import SkipCell, UsageError, did_you_mean
 
+Passes = Annotated[int, Field(ge=1)]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -56,6 +58,8 @@ class Untargeted:
     """Any class but the true one. The goal is the true label, int64 `[N]`."""
 
     stop_on_success: bool = True
+    eot: Passes | None = None
+    """Forward passes that every query takes the mean of; None: 1, and 20 on a randomized model."""
 
     def prepare(self, clean_prediction: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002 (the protocol's)
         """The true labels."""
@@ -81,6 +85,8 @@ class Targeted:
     target: int | Literal["next", "least-likely", "second"] = "next"
     """A class number; `next`: true class + 1; `least-likely`, `second`: by the clean prediction."""
     stop_on_success: bool = True
+    eot: Passes | None = None
+    """Forward passes that every query takes the mean of; None: 1, and 20 on a randomized model."""
 
     def prepare(self, clean_prediction: Tensor, targets: Tensor) -> Tensor:
         """The class to reach for each sample. Samples of the chosen class itself aim at the next one."""

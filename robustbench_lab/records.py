@@ -125,7 +125,7 @@ class Outcomes:
     """Right without attack, and no admissible attack broke it."""
     distance: NDArray[np.float32]
     """Of the adversarial input that broke it, in the threat model's norm; NaN where none did, 0 where it was wrong
-    from the start."""
+    from the start. A minimum-norm attack gives it beyond the budget, too, where the sample counts as robust."""
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """More numbers per sample, by the task."""
 

@@ -25,7 +25,7 @@ _COORDINATE_TOLERANCE = 2.0**-22
 
 @dataclass(frozen=True, eq=False)
 class NormBallRegion:
-    """What the regions of the three norms share."""
+    """What the regions of all norms share."""
 
     order: ClassVar[float]
     """p of the norm."""
@@ -53,10 +53,15 @@ class NormBallRegion:
         finite_bounds = [abs(bound) for bound in (self.bounds.low, self.bounds.high) if math.isfinite(bound)]
         largest = self.clean.abs().flatten(1).amax(1).clamp(min=max(finite_bounds, default=0.0))
         slack = largest * _COORDINATE_TOLERANCE
-        changed = (x != self.clean).flatten(1).sum(1)
-        in_ball = self.distance(x) <= self.eps * (1 + _RELATIVE_TOLERANCE) + slack * changed ** (1 / self.order)
         lowest, highest = x.flatten(1).aminmax(dim=1)
-        return in_ball & (lowest >= self.bounds.low - slack) & (highest <= self.bounds.high + slack)
+        finite = lowest.isfinite() & highest.isfinite()
+        within = (lowest >= self.bounds.low - slack) & (highest <= self.bounds.high + slack)
+        return finite & within & self._in_ball(x, slack)
+
+    def _in_ball(self, x: Tensor, slack: Tensor) -> Tensor:
+        """Whether the distance is at most `eps`, where each changed coordinate may be off by `slack` `[N]`."""
+        changed = (x != self.clean).flatten(1).sum(1)
+        return self.distance(x) <= self.eps * (1 + _RELATIVE_TOLERANCE) + slack * changed ** (1 / self.order)
 
     def _clip(self, x: Tensor) -> Tensor:
         """`x`, in place, into the bounds."""
@@ -221,6 +226,67 @@ def _l1_threshold(size: Tensor, room: Tensor, eps: float) -> Tensor:
 
 def _shrunk(size: Tensor, threshold: Tensor, room: Tensor) -> Tensor:
     return torch.minimum((size - threshold).clamp_(min=0), room)
+
+
+class L0Region(NormBallRegion):
+    """At most `eps` coordinates differ from the clean ones, exactly; a fraction of `eps` is left aside."""
+
+    order = 0.0
+
+    @property
+    def _count(self) -> int:
+        """Coordinates that may change."""
+        return int(min(self.eps, self.clean[:1].numel()))
+
+    def distance(self, x: Tensor) -> Tensor:
+        """How many coordinates differ from the clean ones, `[N]`, as float32."""
+        return (x != self.clean).flatten(1).sum(1).float()
+
+    def _in_ball(self, x: Tensor, slack: Tensor) -> Tensor:  # noqa: ARG002  (a coordinate has changed or has not)
+        return self.distance(x) <= self.eps
+
+    def project(self, x: Tensor) -> Tensor:
+        """The region's nearest point in the Euclidean sense, `[N, ...]`.
+
+        A coordinate that may change goes to the nearest value within the bounds; those whose change brings the point
+        nearer to `x` by most are kept (Croce & Hein, "Sparse and imperceivable adversarial attacks", ICCV 2019,
+        section 3). Of equal ones as many are kept as there is room for.
+        """
+        clipped = x.clamp(self.bounds.low, self.bounds.high)
+        if self._count == self.clean[:1].numel():
+            return clipped
+        delta, beyond = ((one.double()).flatten(1) for one in (clipped - self.clean, x - clipped))
+        kept = (delta * (delta + 2 * beyond)).topk(self._count, dim=1).indices
+        return self._changed(kept, clipped)
+
+    def random_start(self, rng: SampleRng, draw: str) -> Tensor:
+        """`eps` random coordinates, each uniform within the bounds, `[N, ...]`.
+
+        Where a bound is open, from or to 1 beyond the sample's own lowest or highest value.
+        """
+        lowest, highest = self.clean.flatten(1).aminmax(dim=1, keepdim=True)
+        low = torch.full_like(lowest, self.bounds.low) if math.isfinite(self.bounds.low) else lowest - 1
+        high = torch.full_like(highest, self.bounds.high) if math.isfinite(self.bounds.high) else highest + 1
+        values = rng.uniform(_dimension(self.clean), draw).mul_(high - low).add_(low)
+        order = rng.uniform(_dimension(self.clean), f"{draw}/coordinates").argsort(dim=1, stable=True)
+        return self._changed(order[:, : self._count], self._clip(values).reshape(self.clean.shape))
+
+    def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """The one coordinate whose way to its bound raises the loss most, moved all that way, `[N, ...]`.
+
+        Any step along one coordinate is of size 1 here. An open bound is taken to be 1 away; 0 where no step helps.
+        """
+        gradient, position = gradient.flatten(1), x.flatten(1)
+        room = torch.where(gradient > 0, self.bounds.high - position, position - self.bounds.low)
+        room = torch.where(room.isfinite(), room, 1).clamp_(min=0)
+        gain, chosen = (gradient.abs() * room).max(dim=1, keepdim=True)
+        step = gradient.gather(1, chosen).sign() * room.gather(1, chosen) * (gain > 0)
+        return torch.zeros_like(gradient).scatter_(1, chosen, step).reshape(x.shape)
+
+    def _changed(self, chosen: Tensor, values: Tensor) -> Tensor:
+        """The clean inputs with the coordinates `chosen` `[N, k]` taken from `values` `[N, ...]`."""
+        taken = values.flatten(1).gather(1, chosen)
+        return self.clean.flatten(1).scatter(1, chosen, taken).reshape(self.clean.shape)
 
 
 # ---------------------------------------------------------------- shapes and sums

@@ -11,6 +11,7 @@ from robustbench_lab.catalog import Catalog
 from robustbench_lab.component_syntax import Component
 from robustbench_lab.contracts import Dataset, DatasetSpec, ModelSpec, Task
 from robustbench_lab.errors import PluginError, RblError, UsageError, describe_error
+from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.provenance import content_hash
 from robustbench_lab.records import Cell, ResolvedComponent, SampleSet
@@ -182,6 +183,7 @@ class _Planner:
         resolved = self._resolve("attacks", attack)
         estimate = attack_spec.estimate_passes
         forward, backward = estimate(resolved.params) if estimate else (0, 0)
+        eot = self._passes_per_query(defense, objective, adversary)
         cell = Cell(
             cell_id="",
             task=attacked.task.name,
@@ -196,10 +198,16 @@ class _Planner:
             adversary=adversary,
             seed=seed,
             samples=samples,
-            estimated_forward=forward,
-            estimated_backward=backward,
+            estimated_forward=forward * eot,
+            estimated_backward=backward * eot,
         )
         return replace(cell, cell_id=cell_id(cell))
+
+    def _passes_per_query(self, defense: Component, objective: Component, adversary: str) -> int:
+        built = self.catalog.build("objectives", self._resolve("objectives", objective))
+        return passes_per_query(
+            built, randomized=self._spec("defenses", defense).randomized and adversary == "adaptive"
+        )
 
     # ------------------------------------------------------------ lookups, each made once
 

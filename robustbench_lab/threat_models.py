@@ -6,30 +6,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from robustbench_lab.errors import UsageError
+from robustbench_lab.errors import SkipCell, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustbench_lab.contracts import Bounds
-    from robustbench_lab.regions import L1Region, L2Region, LinfRegion
+    from robustbench_lab.contracts import Bounds, ThreatModel
+    from robustbench_lab.regions import L0Region, L1Region, L2Region, LinfRegion
 
 
 @dataclass(frozen=True)
 class NormBall:
-    """What the three threat models share: a budget, and what makes no sense as one."""
+    """What the threat models share: a budget, and what makes no sense as one."""
 
     norm: ClassVar[str]
+    usual: ClassVar[str] = "8/255"
+    """An example of a budget, for messages."""
     eps: float
 
-    def check(self, bounds: Bounds) -> None:  # noqa: ARG002  (the l1 and l2 limits depend on the shape as well)
+    def check(self, bounds: Bounds) -> None:  # noqa: ARG002  (the other limits depend on the shape as well)
         """Raise UsageError unless `eps` is a finite number above 0."""
         named = f"{self.norm} eps={self.eps:g}"
         if not math.isfinite(self.eps):
-            raise UsageError(f"{named} is not finite: give a number above 0, such as 8/255")
+            raise UsageError(f"{named} is not finite: give a number above 0, such as {self.usual}")
         if self.eps <= 0:
             raise UsageError(f"{named}: eps must be above 0; the accuracy without an attack is clean_accuracy")
 
@@ -81,3 +83,34 @@ class L1(NormBall):
         from robustbench_lab.regions import L1Region
 
         return L1Region(clean, self.eps, bounds)
+
+
+@dataclass(frozen=True)
+class L0(NormBall):
+    """At most `eps` coordinates change, each to any value within the bounds.
+
+    A coordinate is one input value: of an image, one channel of one pixel. So count sigma-zero (Cinà et al. 2025) and
+    AttackBench; work that counts pixels has budgets up to three times smaller on RGB images.
+    """
+
+    norm: ClassVar[str] = "l0"
+    usual: ClassVar[str] = "24"
+
+    def check(self, bounds: Bounds) -> None:
+        """Raise UsageError unless `eps` is a whole number of at least 1."""
+        super().check(bounds)
+        if self.eps != int(self.eps):
+            raise UsageError(f"l0 eps={self.eps:g}: eps counts the values that may change; give a whole number, from 1")
+
+    def around(self, clean: Tensor, bounds: Bounds) -> L0Region:
+        """The region around clean inputs `[N, ...]`."""
+        from robustbench_lab.regions import L0Region
+
+        return L0Region(clean, self.eps, bounds)
+
+
+def unlimited(threat_model: ThreatModel) -> ThreatModel:
+    """The same norm without a budget, for attacks that look for the nearest adversarial input."""
+    if not isinstance(threat_model, NormBall):
+        raise SkipCell("a minimum-norm attack needs a threat model that is a norm: linf, l2, l1 or l0")
+    return replace(threat_model, eps=math.inf)

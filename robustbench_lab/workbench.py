@@ -13,6 +13,7 @@ from torch import nn
 from robustbench_lab.attack_audit import RANDOMIZED_PASSES
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task, ThreatModel
+from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.preflight import SAMPLES, check_gradient, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
@@ -34,6 +35,7 @@ class LoadedCell:
     attack: Callable[..., None]
     access: Access
     baseline: bool
+    minimum_norm: bool
     objective: Objective
     threat_model: ThreatModel
 
@@ -41,6 +43,10 @@ class LoadedCell:
     def judging_passes(self) -> int:
         """Forward passes by which success is judged."""
         return RANDOMIZED_PASSES if self.randomized else 1
+
+    def eot(self, cell: Cell) -> int:
+        """Forward passes that each of the adversary's queries takes the mean of."""
+        return passes_per_query(self.objective, randomized=self.randomized and cell.adversary == "adaptive")
 
     def attacked_model(self, cell: Cell) -> nn.Module:
         """What the adversary sees."""
@@ -73,6 +79,7 @@ class Workbench:
             attack=lambda problem: self.catalog.build("attacks", cell.attack, problem),
             access=attack.access,
             baseline=attack.baseline,
+            minimum_norm=attack.minimum_norm,
             objective=self.catalog.build("objectives", cell.objective),
             threat_model=self.catalog.build("threat_models", cell.threat_model),
         )

@@ -40,7 +40,7 @@ FLAGS: dict[str, Any] = {
     "objectives": _many("--objective", "What the adversary wants. Repeatable.", WHAT, "NAME"),
     "tasks": _many("--task", "Only models of this task. Repeatable.", WHAT, "NAME"),
     "threat_models": _many("--threat-model", "In place of --norm and --eps: 'linf(eps=8/255)'.", HOW, "NAME"),
-    "norms": _many("--norm", "linf, l2 or l1. Repeatable.", HOW, "NORM"),
+    "norms": _many("--norm", "linf, l2, l1 or l0. Repeatable.", HOW, "NORM"),
     "eps": _many("--eps", "Budget in the data's units, such as 8/255. Repeatable.", HOW, "NUMBER"),
     "samples": _one("--samples", int, "The first N samples only.", HOW, "N"),
     "seeds": _many("--seed", "Seed of the random numbers. Repeatable.", HOW, "N"),

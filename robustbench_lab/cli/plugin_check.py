@@ -80,7 +80,13 @@ def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
         def run(problem: Any) -> None:
             catalog.build("attacks", made, problem)
 
-        for remark in check_attack(run, threat_model_of, name, sample_deterministic=entry.spec.sample_deterministic):
+        for remark in check_attack(
+            run,
+            threat_model_of,
+            name,
+            sample_deterministic=entry.spec.sample_deterministic,
+            minimum_norm=entry.spec.minimum_norm,
+        ):
             yield f"in {name}: {remark}"
 
 

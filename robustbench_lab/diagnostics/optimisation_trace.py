@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,14 @@ SETTLED = 0.05
 the mean over the unbroken samples is above it, too."""
 
 
+@dataclass
+class _Starts:
+    """Samples whose gradient was useless where a search began: the most of any search."""
+
+    zero: int = 0
+    bad: int = 0
+
+
 class OptimisationTrace:
     """Loss and gradient of the samples still open, restart by restart.
 
@@ -24,25 +33,38 @@ class OptimisationTrace:
     """
 
     def __init__(self) -> None:
-        self.zero_gradients = 0
-        self.bad_gradients = 0
         self.steps = 0
+        self._starts = _Starts()
+        self._begins = self._judged = True
+        self._is_part = False
         self._first: Tensor | None = None
         self._best: Tensor | None = None
         self._recent: deque[Tensor] = deque(maxlen=WINDOW + 1)
 
-    def restart(self) -> None:
-        """A new search begins."""
-        self.steps = 0
-        self._first = self._best = None
-        self._recent.clear()
+    def part(self) -> OptimisationTrace:
+        """For searches on some of the samples: what their first gradients show counts here, their loss does not."""
+        part = OptimisationTrace()
+        part._starts, part._is_part = self._starts, True
+        return part
+
+    def restart(self, *, judged: bool = True) -> None:
+        """A new search begins; where it is not judged, the last one that was still stands."""
+        self._begins, self._judged = True, judged and not self._is_part
+        if self._judged:
+            self.steps = 0
+            self._first = self._best = None
+            self._recent.clear()
 
     def observe(self, losses: Tensor, gradients: Tensor) -> None:
         """One query for loss `[A]` and gradient `[A, ...]`."""
-        if self.steps == 0:
+        if self._begins:
             size = gradients.flatten(1).abs().amax(1)
-            self.zero_gradients = max(self.zero_gradients, int((size == 0).sum()))
-            self.bad_gradients = max(self.bad_gradients, int((~size.isfinite()).sum()))
+            self._starts.zero = max(self._starts.zero, int((size == 0).sum()))
+            self._starts.bad = max(self._starts.bad, int((~size.isfinite()).sum()))
+            self._begins = False
+        if not self._judged:
+            return
+        if self.steps == 0:
             self._first = self._best = losses
         else:
             assert self._best is not None  # noqa: S101 (set in the first step)
@@ -63,12 +85,12 @@ class OptimisationTrace:
     def findings(self) -> list[Finding]:
         """Zero and non-finite gradients at the start; too few steps; a loss that still rises at the end."""
         found = []
-        if self.zero_gradients:
+        if zero := self._starts.zero:
             text = "the gradient is exactly zero where the search starts"
-            found.append(Finding("zero-gradient", Severity.SUSPECT, text, float(self.zero_gradients)))
-        if self.bad_gradients:
+            found.append(Finding("zero-gradient", Severity.SUSPECT, text, float(zero)))
+        if bad := self._starts.bad:
             text = "the gradient is NaN or infinite where the search starts"
-            found.append(Finding("bad-gradient", Severity.SUSPECT, text, float(self.bad_gradients)))
+            found.append(Finding("bad-gradient", Severity.SUSPECT, text, float(bad)))
         if self._first is None or len(self._first) == 0:
             return found
         if self.steps <= WINDOW:

@@ -8,24 +8,30 @@ from dataclasses import replace
 import torch
 
 from robustbench_lab.attack_audit import audit_attack
-from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import ThreatModel
 from robustbench_lab.errors import describe_error
 from robustbench_lab.global_randomness import seeded
+from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.testing.known_models import HalfSpace, half_space_setting
 
 Run = Callable[[AttackProblem], None]
 
 
 def check_attack(
-    run: Run, threat_model_of: Callable[[float], ThreatModel], norm: str, *, sample_deterministic: bool
+    run: Run,
+    threat_model_of: Callable[[float], ThreatModel],
+    norm: str,
+    *,
+    sample_deterministic: bool,
+    minimum_norm: bool = False,
 ) -> list[str]:
     """What is wrong with an attack, a line each; nothing where it keeps to the contract.
 
     run: the attack with its parameters bound. threat_model_of: eps to the threat model it is checked in.
     """
     reach = HalfSpace().distance(half_space_setting(threat_model_of(1.0)).clean, norm)
-    setting = half_space_setting(threat_model_of(float(reach.median())))
+    setting = half_space_setting(threat_model_of(float(reach.median())), minimum_norm=minimum_norm)
     try:
         problem = _attacked(run, setting)
     except Exception as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustbench_lab.attack_problem import ProblemSetting
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
 from robustbench_lab.objectives import Untargeted
+from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 
 SHAPE = (1, 5, 5)
@@ -27,11 +27,25 @@ class HalfSpace(nn.Module):
         return torch.stack([score, torch.zeros_like(score)], dim=1)
 
     def distance(self, x: Tensor, norm: str) -> Tensor:
-        """Exact distance of each input to the other class in `linf`, `l2` or `l1`, `[N]` (bounds left aside)."""
+        """Exact distance of each input to the other class in `linf`, `l2`, `l1` or `l0`, `[N]`.
+
+        In `l0` within the bounds 0..1; in the others the bounds are left aside.
+        """
+        if norm == "l0":
+            return self._fewest_changes(x)
         dual = {"linf": 1, "l2": 2, "l1": float("inf")}[norm]
         score: Tensor = ((x - 0.5) * self.weight).flatten(1).sum(1).abs()
         size: Tensor = torch.linalg.vector_norm(self.weight, ord=dual)
         return score / size
+
+    def _fewest_changes(self, x: Tensor) -> Tensor:
+        """How many coordinates must change, `[N]`: the largest gains first; infinite where all are too few."""
+        x, weight = x.flatten(1), self.weight.flatten()
+        score = ((x - 0.5) * weight).sum(1, keepdim=True)
+        falls = score * weight > 0  # the coordinate must fall for the score to come nearer to 0
+        gain, _ = (weight.abs() * torch.where(falls, x, 1 - x)).sort(dim=1, descending=True)
+        needed = 1 + (gain.cumsum(1) <= score.abs()).sum(1)
+        return torch.where(needed > x.shape[1], torch.inf, needed.float())
 
 
 def half_space_setting(
@@ -42,11 +56,17 @@ def half_space_setting(
     seed: int = 0,
     objective: Objective | None = None,
     stream: str = "check",
+    minimum_norm: bool = False,
 ) -> ProblemSetting:
-    """A problem on a `HalfSpace`, with inputs well inside the bounds 0..1 and the first sample wrong from the start."""
+    """A problem on a `HalfSpace` in the bounds 0..1, the first of its samples wrong from the start.
+
+    Inputs are well inside the bounds; in `l0`, whose distances account for the bounds, all over them, so that some
+    samples need more than one change.
+    """
     model = HalfSpace(seed).eval()
     generator = torch.Generator().manual_seed(seed + 1)
-    clean = 0.5 + 0.05 * torch.randn(samples, *SHAPE, generator=generator).clamp(-2, 2)
+    spread = 0.25 if threat_model.norm == "l0" else 0.05
+    clean = 0.5 + spread * torch.randn(samples, *SHAPE, generator=generator).clamp(-2, 2)
     prediction = model(clean)
     objective = objective or Untargeted()
     return ProblemSetting(
@@ -59,4 +79,5 @@ def half_space_setting(
         bounds=Bounds(),
         rng=SampleRng.for_samples(0, stream, [str(index) for index in range(samples)], clean.device),
         batch_size=batch_size,
+        minimum_norm=minimum_norm,
     )

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from robustbench_lab.attack_audit import audit_attack
-from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.component_syntax import parse_component
 from robustbench_lab.contracts import Bounds, Objective
 from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.plugin_loading import load_plugins
+from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models import L1, L2, Linf
 

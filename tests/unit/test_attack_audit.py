@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from robustbench_lab.attack_audit import audit_attack
-from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.objectives import Untargeted
+from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Severity
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models import Linf
@@ -113,3 +116,23 @@ def test_on_a_randomized_model_the_majority_of_passes_decides() -> None:
 
     audit = audit_attack(problem, setting, BrokenEveryThirdTime(), passes=5)
     assert audit.outcomes.robust[1:].all()
+
+
+def test_a_minimum_norm_result_beyond_the_budget_is_robust_and_keeps_its_distance() -> None:
+    setting = replace(given_setting(eps=0.1), minimum_norm=True)
+    problem = AttackProblem(setting)
+    reach = torch.linspace(0.06, 0.2, SAMPLES).reshape(-1, 1, 1, 1)[1:]
+    problem.submit(problem.clean + reach)
+    audit = audit_attack(problem, setting, setting.model, passes=1)
+    assert audit.findings == ()
+    np.testing.assert_allclose(audit.outcomes.distance[1:], reach.flatten(), atol=1e-6)
+    assert audit.outcomes.robust[1:].tolist() == (reach.flatten() > 0.1).tolist()
+
+
+def test_a_minimum_norm_attack_stays_within_the_bounds() -> None:
+    setting = replace(given_setting(), minimum_norm=True)
+    problem = AttackProblem(setting)
+    problem.submit(problem.clean + 0.7)
+    audit = audit_attack(problem, setting, setting.model, passes=1)
+    assert audit.outcomes.robust[1:].all()
+    assert [finding.code for finding in audit.findings] == ["outside-threat-model"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rbl_attacks.pgd import pgd
-from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from rbl_attacks.fixed_budget.pgd import pgd
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import AttackContractError
 from robustbench_lab.objectives import Untargeted
+from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models import Linf
 
@@ -196,3 +197,103 @@ def test_gradients_agree_with_finite_differences() -> None:
     ahead, behind = problem.loss(x + step * direction), problem.loss(x - step * direction)
     slope = (gradient * direction).flatten(1).sum(1)
     assert torch.allclose((ahead - behind) / (2 * step), slope, rtol=1e-2, atol=1e-3)
+
+
+# ---------------------------------------------------------------- parts, minimum norm, expectation over transformation
+
+
+def test_what_a_part_finds_the_whole_problem_knows() -> None:
+    problem = AttackProblem(setting(samples=30, eps=0.5))
+    index = torch.arange(10, 20)
+    part = problem.part(index)
+    passes = problem.counted_model.forward_passes
+    pgd(part, steps=10)
+    broken = problem.claimed.nonzero().squeeze(1)
+    assert len(broken) > 0
+    assert set(broken.tolist()) <= set(range(10, 20))
+    assert problem.counted_model.forward_passes > passes
+    problem.drop_done()
+    assert problem.open_positions.tolist() == [row for row in range(30) if row not in broken.tolist()]
+
+
+def test_a_part_gives_the_numbers_of_the_whole() -> None:
+    problem = AttackProblem(setting(samples=30))
+    index = torch.tensor([3, 7, 21])
+    part = problem.part(index)
+    whole, piece = problem.probe(problem.clean), part.probe(part.clean)
+    assert torch.allclose(piece.prediction, whole.prediction[index], atol=1e-6)
+    assert torch.allclose(piece.gradient, whole.gradient[index], atol=1e-7)
+    assert torch.equal(part.uniform("some"), problem.uniform("some")[index])
+
+
+def test_minimum_norm_keeps_the_nearest_success_and_drops_nothing() -> None:
+    given_setting = replace(setting(samples=20, eps=0.01), minimum_norm=True)
+    problem = AttackProblem(given_setting)
+    assert problem.eps == float("inf")
+    direction = problem.probe(problem.clean, candidate=False).gradient.sign()
+    shortest = torch.full((20,), float("inf"))
+    for scale in (1.0, 0.5, 0.7, 0.05):
+        tried = (problem.clean + scale * direction).clamp(0, 1)
+        shortest = torch.where(problem.succeeded(tried), shortest.minimum(problem.distance(tried)), shortest)
+        problem.drop_done()
+        assert problem.open_samples == 20
+    assert torch.equal(problem.nearest(), shortest)
+    assert torch.equal(problem.nearest().isfinite(), problem.claimed)
+    reached = problem.claimed
+    assert torch.allclose(problem.nearest()[reached], problem.distance(problem.best())[reached])
+
+
+def test_a_custom_loss_gets_what_is_given_batch_by_batch() -> None:
+    problem = AttackProblem(setting(samples=40, batch_size=7))
+    target = torch.arange(40) % 4
+
+    def towards(prediction: Tensor, goal: Tensor, wanted: Tensor) -> Tensor:
+        return prediction.gather(1, wanted[:, None]).squeeze(1)
+
+    logits = problem.logits(problem.clean)
+    losses, gradient = problem.loss_and_gradient(problem.clean, towards, given=(target,))
+    assert torch.allclose(losses, logits.gather(1, target[:, None]).squeeze(1), atol=1e-6)
+    assert torch.allclose(problem.loss(problem.clean, towards, given=(target,)), losses, atol=1e-6)
+    _, jacobian = problem.logits_and_jacobian(problem.clean, torch.arange(4).expand(40, 4))
+    assert torch.allclose(jacobian[torch.arange(40), target], gradient, atol=1e-6)
+
+
+def test_a_jacobian_costs_one_forward_and_one_backward_pass_a_class() -> None:
+    problem = AttackProblem(setting(samples=10))
+    problem.logits_and_jacobian(problem.clean, torch.tensor([[0, 2, 3]]).expand(10, 3))
+    assert (problem.counted_model.forward_passes, problem.counted_model.backward_passes) == (10, 30)
+
+
+class NoisyLogits(nn.Module):
+    """Adds noise of size 1 to the logits, in turn +1 and -1 on the first class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.turn = small_net(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.turn += 1
+        noise = torch.tensor([1.0 if self.turn % 2 else -1.0, 0, 0, 0])
+        return self.net(x) + noise
+
+
+def test_expectation_over_transformation_takes_the_mean_of_every_query() -> None:
+    plain = AttackProblem(setting(samples=10))
+    noisy = AttackProblem(replace(setting(samples=10, model=NoisyLogits()), eot=4))
+    margin = "margin"
+    assert torch.allclose(noisy.logits(noisy.clean), plain.logits(plain.clean), atol=1e-6)
+    _, jacobian = noisy.logits_and_jacobian(noisy.clean, torch.tensor([[0]]).expand(10, 1))
+    _, exact = plain.logits_and_jacobian(plain.clean, torch.tensor([[0]]).expand(10, 1))
+    assert torch.allclose(jacobian, exact, atol=1e-6)
+    assert noisy.counted_model.forward_passes == 4 * plain.counted_model.forward_passes
+    losses, _ = noisy.loss_and_gradient(noisy.clean, margin)
+    by_hand = torch.stack(
+        [noisy.objective.loss(margin, noisy.counted_model(noisy.clean), noisy.goal) for _ in range(2)]
+    )
+    assert torch.allclose(losses, by_hand.mean(0), atol=1e-5)
+
+
+def test_results_of_queries_can_be_written_to() -> None:
+    problem = AttackProblem(setting(samples=5))
+    for result in (problem.loss(problem.clean), problem.logits(problem.clean), problem.succeeded(problem.clean)):
+        result[:1] = 0

@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rbl_attacks.fgsm import fgsm
-from rbl_attacks.noise import noise
-from rbl_attacks.pgd import pgd
-from robustbench_lab.attack_problem import AttackProblem, ProblemSetting
+from rbl_attacks.fixed_budget.fgsm import fgsm
+from rbl_attacks.fixed_budget.pgd import pgd
+from rbl_attacks.score_based.noise import noise
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.objectives import Untargeted
+from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models import L1, L2, Linf
 

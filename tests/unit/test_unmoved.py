@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rbl_attacks.fgsm import fgsm
-from rbl_attacks.pgd import pgd
+from rbl_attacks.fixed_budget.fgsm import fgsm
+from rbl_attacks.fixed_budget.pgd import pgd
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.diagnostics.unmoved import unmoved_finding
 from robustbench_lab.records import Severity

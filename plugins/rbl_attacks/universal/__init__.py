@@ -1,0 +1,5 @@
+"""One perturbation or patch for all inputs."""
+
+from robustbench_lab.contracts import AttackSpec
+
+SPECS: list[AttackSpec] = []

@@ -1,0 +1,90 @@
+"""What an attack has found so far: for each of the N samples of a work unit the best candidate, and whether it is done.
+
+Which candidate is the best:
+
+- a fixed budget, and an objective that stops at success: the first that succeeds (on a randomized model the one that
+  succeeds most often);
+- a fixed budget, and an objective that does not stop: the most damaging;
+- minimum norm: the nearest that succeeds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustbench_lab.errors import AttackContractError
+
+SURE = 0.9
+"""Share of several forward passes that must succeed before a sample of a randomized model is done."""
+
+
+class CandidateLedger:
+    """Shared by an attack problem and all its parts. Rows are positions among the N samples."""
+
+    def __init__(self, clean: Tensor, attacked: Tensor, *, stops: bool, needs_success: bool) -> None:
+        """Nothing found yet.
+
+        clean: `[N, ...]`. attacked: bool `[N]`. stops: whether a sample is done once it is broken.
+        needs_success: whether only inputs that succeed are kept.
+        """
+        count = len(clean)
+        self.best = clean.clone()
+        self.broken = torch.zeros(count, dtype=torch.bool, device=clean.device)
+        self.done = torch.zeros_like(self.broken)
+        self.unmoved = torch.ones_like(self.broken)
+        self.unbroken = int(attacked.sum())
+        self._attacked = attacked
+        self._score = torch.full((count,), float("-inf"), device=clean.device)
+        self.needs_success = needs_success
+        self._stops = stops
+        self._all_moved = False
+
+    def nearest(self, rows: Tensor) -> Tensor:
+        """Minimum norm: the smallest distance found, `[A]`; infinite where none succeeded yet."""
+        return -self._score[rows]
+
+    def note_moves(self, rows: Tensor, x: Tensor, clean: Tensor) -> None:
+        """Remember which samples were queried anywhere but at their clean inputs."""
+        if self._all_moved:
+            return
+        self.unmoved[rows] &= (x == clean).flatten(1).all(1)
+        self._all_moved = not bool((self.unmoved & self._attacked).any())
+
+    def offer(self, rows: Tensor, x: Tensor, success: Tensor, score: Tensor, permitted: Tensor | None) -> None:
+        """Keep the candidates that are better than what is known.
+
+        rows: int64 `[B]`. x: `[B, ...]`. success: the share of forward passes that succeeded, `[B]`; above one half
+        counts. score: `[B]`, larger is better. permitted: bool `[B]`, the rows that are candidates at all.
+        """
+        succeeded = success > 0.5
+        better = score > self._score[rows]
+        if self.needs_success:
+            better &= succeeded
+        if permitted is not None:
+            better &= permitted
+        if not bool(better.any()):
+            return
+        kept = rows[better]
+        self._score[kept] = score[better].to(self._score.dtype)
+        self.best[kept] = x[better].detach()
+        self.unbroken -= int(succeeded[better].sum()) - int(self.broken[kept].sum())
+        self.broken[kept] = succeeded[better]
+        if self._stops:
+            self.done[kept] |= success[better] >= SURE
+
+    def keep_last(self, rows: Tensor, x: Tensor) -> None:
+        """Where nothing succeeded, keep the last input handed in, `[B, ...]`: it shows what was tried."""
+        if not self.needs_success:
+            return
+        undecided = ~self.broken[rows]
+        self.best[rows[undecided]] = x[undecided]
+
+
+def check_like(x: Tensor, expected: Tensor) -> None:
+    """Raise AttackContractError where a query does not look like the open samples."""
+    if x.shape != expected.shape or x.dtype != expected.dtype or x.device != expected.device:
+        raise AttackContractError(
+            f"the attack queried a {x.dtype} tensor {list(x.shape)} on {x.device}; the open samples are "
+            f"{expected.dtype} {list(expected.shape)} on {expected.device}"
+        )
