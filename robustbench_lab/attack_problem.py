@@ -28,14 +28,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustbench_lab.attack_checkpoint import AttackCheckpoint
+from robustbench_lab.attack_stages import AttackStages
+from robustbench_lab.batch_size import BatchSize
 from robustbench_lab.candidate_ledger import CandidateLedger, check_like
-from robustbench_lab.contracts import Bounds, Objective, Region
+from robustbench_lab.contracts import Bounds, Objective, Region, ThreatModel
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
 from robustbench_lab.expectation import Mean, detached, mean_prediction
 from robustbench_lab.pass_counter import PassCounter
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding
-from robustbench_lab.sample_trees import cut, join, take
+from robustbench_lab.sample_trees import cut, join, join_results, take
 
 Progress = Callable[[int, int, int], None]
 """Called with (unbroken samples, forward passes, backward passes), often."""
@@ -70,13 +73,19 @@ class AttackProblem:
     look at goes in with `candidate=False`; a bool tensor `[A]` says it for each sample.
     """
 
-    def __init__(self, setting: ProblemSetting, progress: Progress = lambda *_: None) -> None:
+    def __init__(
+        self,
+        setting: ProblemSetting,
+        progress: Progress = lambda *_: None,
+        checkpoint: AttackCheckpoint | None = None,
+    ) -> None:
+        """checkpoint: what an earlier process has left there is gone on with."""
         self._objective = setting.objective
         self._setting = setting
         self._searched = setting.searched
         self._counter = PassCounter(setting.model)
         self._progress = progress
-        self._memory = _BatchSize(setting.batch_size)
+        self._memory = BatchSize(setting.batch_size)
         self._ledger = CandidateLedger(
             setting.clean,
             setting.open,
@@ -85,7 +94,8 @@ class AttackProblem:
         )
         self.trace = OptimisationTrace()
         self.notes: list[Finding] = []
-        self._take_open(setting.open.nonzero().squeeze(1))
+        self._stages = AttackStages(checkpoint, self._ledger, self.trace, self._counter, self.notes)
+        self._take_open((setting.open & ~self._ledger.done).nonzero().squeeze(1))
 
     def part(self, index: Tensor) -> AttackProblem:
         """The same problem on some of the open samples only (int64 `[B]`): what is found there is found here.
@@ -141,6 +151,11 @@ class AttackProblem:
     def open_positions(self) -> Tensor:
         """Where the open samples stand among the N of the work unit, int64 `[A]`."""
         return self._open
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """The threat model, for attacks made for one that says more than a norm; its region is queried here."""
+        return self._searched
 
     @property
     def norm(self) -> str | None:
@@ -214,13 +229,16 @@ class AttackProblem:
         """
         self.trace.restart(judged=ascends and not self.minimum_norm)
 
-    def uniform(self, draw: str) -> Tensor:
-        """Uniform numbers in [0, 1), one for each input element; another `draw` gives other numbers."""
-        return self._rng.uniform(tuple(self.clean.shape[1:]), draw)
+    def uniform(self, draw: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Uniform numbers in [0, 1), one for each input element; another `draw` gives other numbers.
 
-    def normal(self, draw: str) -> Tensor:
-        """Standard normal numbers, one for each input element."""
-        return self._rng.normal(tuple(self.clean.shape[1:]), draw)
+        shape: that of one sample's numbers, where another is needed than the input's: then `[A, *shape]`.
+        """
+        return self._rng.uniform(tuple(self.clean.shape[1:]) if shape is None else shape, draw)
+
+    def normal(self, draw: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Standard normal numbers, one for each input element; `shape` as in `uniform`."""
+        return self._rng.normal(tuple(self.clean.shape[1:]) if shape is None else shape, draw)
 
     # ------------------------------------------------------------ queries
 
@@ -260,7 +278,7 @@ class AttackProblem:
         ]
         if not pieces:
             return x.new_empty(0, 0), x.new_empty(0, classes.shape[1], *x.shape[1:])
-        logits, jacobian = _joined(pieces)
+        logits, jacobian = join_results(pieces)
         return logits, jacobian
 
     def loss(
@@ -304,6 +322,14 @@ class AttackProblem:
         self._rng = self._rng.select(keep)
         self.trace.keep(keep)
         return tuple(tensor.index_select(0, keep) for tensor in tensors)
+
+    def stage(self, name: str) -> bool:
+        """Begin a stage of a long attack; False where it is to be left out, because it was finished before a kill.
+
+        Between two stages what was found is kept on disk, but nothing of the attack's own: it holds no tensors then.
+        """
+        self.drop_done()
+        return self._stages.begin(name)
 
     def note(self, finding: Finding) -> None:
         """Something the attack noticed that bears on how far its number can be trusted; stored with the result."""
@@ -383,7 +409,7 @@ class AttackProblem:
         pieces = [self._with_smaller_batches(part, work) for part in self._parts()]
         if not pieces:
             return Probe(x.new_empty(0), torch.empty_like(x), x.new_empty(0, dtype=torch.bool), None)
-        losses, success, gradient = _joined(pieces, out)
+        losses, success, gradient = join_results(pieces, out)
         self.trace.observe(losses, gradient)
         return Probe(losses, gradient, success > 0.5, join(predictions) if keep_prediction else None)
 
@@ -399,6 +425,8 @@ class AttackProblem:
                 prediction = self._counter(leaf)
                 losses = self._loss(loss, prediction, goal, given)
                 (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            if 0 in gradient.stride():
+                gradient = gradient.contiguous()  # of a mean or a sum: one number for many elements, not to be written
             prediction = detached(prediction)
             predictions.append(prediction)
             with torch.no_grad():
@@ -435,10 +463,26 @@ class AttackProblem:
         if candidate is False:
             return
         rows, offered = self._open[part], x[part]
+        if self._setting.exact is not None:
+            success = self._confirmed(offered, part, success)
         self._ledger.note_moves(rows, offered, self.clean[part])
-        score = -self._region.select(_positions(part, x)).distance(offered) if self.minimum_norm else damage
+        if self.minimum_norm:
+            damage = -self._region.select(torch.arange(part.start, part.stop, device=x.device)).distance(offered)
         permitted = candidate[part] if isinstance(candidate, Tensor) else None
-        self._ledger.offer(rows, offered, success, score, permitted)
+        self._ledger.offer(rows, offered, success, damage, permitted)
+
+    def _confirmed(self, x: Tensor, part: slice, success: Tensor) -> Tensor:
+        """The successes that float32 confirms, `[B]`, by one more forward pass for each."""
+        assert self._setting.exact is not None  # noqa: S101 (the caller has looked)
+        claimed = (success > 0.5).nonzero().squeeze(1)
+        confirmed = torch.zeros_like(success)
+        if len(claimed):
+            self._counter.forward_passes += len(claimed)
+            with torch.inference_mode():
+                prediction = self._setting.exact(x[claimed])
+                goal = take(cut(self._goal, part.start, part.stop), claimed)
+                confirmed[claimed] = self._objective.succeeded(prediction, goal).float()
+        return confirmed
 
     def _with_smaller_batches(self, part: slice, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """`work` on one part; when memory runs out, on halves of it, and on batches of that size from then on."""
@@ -453,27 +497,4 @@ class AttackProblem:
         halves = [
             self._with_smaller_batches(piece, work) for piece in (slice(part.start, middle), slice(middle, part.stop))
         ]
-        return _joined(halves)
-
-
-@dataclass
-class _BatchSize:
-    """Shared by a problem and its parts."""
-
-    size: int
-
-
-def _positions(part: slice, like: Tensor) -> Tensor:
-    return torch.arange(part.start, part.stop, device=like.device)
-
-
-def _joined(results: list[tuple[Tensor, ...]], out: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Per-batch results to results for all samples, without a copy where there was one batch.
-
-    out: memory for the last of the results, taken where it has the right size.
-    """
-    if len(results) == 1:
-        return results[0]
-    *others, last = zip(*results, strict=True)
-    fits = out is not None and len(out) == sum(len(part) for part in last)
-    return (*(torch.cat(parts) for parts in others), torch.cat(last, out=out if fits else None))
+        return join_results(halves)

@@ -1,5 +1,7 @@
 """How many samples go through a model at once, where the user names no number."""
 
+from dataclasses import dataclass
+
 import torch
 
 MOST = 512
@@ -13,3 +15,10 @@ def first_batch_size(device: torch.device, values: int) -> int:
     if device.type != "cpu":
         return MOST
     return max(1, min(MOST, CPU_VALUES // max(1, values)))
+
+
+@dataclass
+class BatchSize:
+    """Samples in one query at most; shared by an attack problem and its parts."""
+
+    size: int

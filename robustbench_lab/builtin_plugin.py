@@ -48,7 +48,7 @@ def rbl_objectives() -> list[ObjectiveSpec]:
 
 @hookimpl
 def rbl_threat_models() -> list[ThreatModelSpec]:
-    """Norm balls."""
+    """Norm balls, one square window, and natural changes."""
     return [
         ThreatModelSpec(
             name="linf",
@@ -76,6 +76,26 @@ def rbl_threat_models() -> list[ThreatModelSpec]:
             factory="robustbench_lab.threat_models:L0",
             tasks=(),
             summary="at most eps values change, each as far as the bounds allow",
+            version=VERSION,
+        ),
+        ThreatModelSpec(
+            name="patch",
+            factory="robustbench_lab.patch_threat_model:Patch",
+            tasks=(),
+            summary="one square window changes, anywhere in the image; eps is its share of the area",
+            version=VERSION,
+        ),
+        ThreatModelSpec(
+            name="spatial",
+            factory="robustbench_lab.natural_threat_models:Spatial",
+            summary="the image is rotated and shifted; eps=1: by up to 30 degrees and a tenth of the side",
+            version=VERSION,
+        ),
+        ThreatModelSpec(
+            name="corruption",
+            factory="robustbench_lab.natural_threat_models:Corruption",
+            tasks=(),
+            summary="noise, blur, weather or compression; eps is the severity, 1 to 5",
             version=VERSION,
         ),
     ]

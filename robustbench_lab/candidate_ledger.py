@@ -40,6 +40,22 @@ class CandidateLedger:
         self._stops = stops
         self._all_moved = False
 
+    def state(self) -> dict[str, Tensor]:
+        """All that was found, for `restore`."""
+        return {
+            "best": self.best,
+            "broken": self.broken,
+            "done": self.done,
+            "unmoved": self.unmoved,
+            "score": self._score,
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned for the same samples."""
+        self.best, self.broken, self.done = state["best"], state["broken"], state["done"]
+        self.unmoved, self._score = state["unmoved"], state["score"]
+        self.unbroken = int((self._attacked & ~self.broken).sum())
+
     def nearest(self, rows: Tensor) -> Tensor:
         """Minimum norm: the smallest distance found, `[A]`; infinite where none succeeded yet."""
         return -self._score[rows]

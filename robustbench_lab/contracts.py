@@ -110,6 +110,8 @@ class AttackSpec(ComponentSpec):
     minimum_norm: bool = False
     """It looks for the nearest adversarial input, whatever the budget: its distances give the robust accuracy at every
     budget. Fixed-budget attacks stop at the first input within the budget."""
+    joint: bool = False
+    """It looks at all samples of a cell together, such as for one perturbation of all: its cells are never cut."""
     sample_deterministic: bool = True
     """False where a wrapped library draws its own random numbers, so outcomes may depend on the batch."""
     estimate_passes: Callable[[Mapping[str, Any]], tuple[int, int]] | None = None

@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from robustbench_lab.attack_audit import Audit, audit_candidates
+from robustbench_lab.attack_checkpoint import AttackCheckpoint, checkpoint_path, remove_checkpoint
 from robustbench_lab.attack_problem import AttackProblem, Progress
 from robustbench_lab.batch_size import first_batch_size
 from robustbench_lab.contracts import Estimate
@@ -20,10 +22,20 @@ from robustbench_lab.diagnostics.unmoved import unmoved_finding
 from robustbench_lab.diagnostics.verdict import verdict_of
 from robustbench_lab.errors import SkipCell, describe_error
 from robustbench_lab.global_randomness import seeded
+from robustbench_lab.mixed_precision import MixedPrecision
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.preflight import fatal_reason
 from robustbench_lab.problem_setting import ProblemSetting
-from robustbench_lab.records import Cell, CellRecord, Finding, Outcomes, Severity, Status, UnitRecord, WorkUnit
+from robustbench_lab.records import (
+    Cell,
+    CellRecord,
+    Finding,
+    Outcomes,
+    Severity,
+    Status,
+    UnitRecord,
+    WorkUnit,
+)
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.sample_trees import cut
 from robustbench_lab.workbench import LoadedCell, Workbench
@@ -35,15 +47,22 @@ ADVERSARIAL = "adversarial"
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What changes how a unit is evaluated, and none of its numbers."""
+    """What changes how a unit is evaluated, and not what it means."""
 
     batch_size: int | None = None
     save_adversarials: bool = False
+    mixed_precision: bool = False
+    """Search in 16 bits where PyTorch deems it safe; every success is confirmed, and judged, in float32."""
+    checkpoints: Path | None = None
+    """Folder for what long attacks have found between two stages; None: a unit that is killed begins anew."""
+    resume: bool = True
+    """Go on from what a killed process has left there."""
 
 
 def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, progress: Progress) -> UnitRecord:
     """Evaluate a work unit. Whatever a plugin does wrong becomes the record's status, never an exception."""
     began = time.perf_counter()
+    checkpoint = _checkpoint(unit, options)
     blank = UnitRecord(
         cell_id=unit.cell.cell_id,
         start=unit.start,
@@ -61,12 +80,22 @@ def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, 
     try:
         # What a plugin prints must not mix with the results on stdout.
         with contextlib.redirect_stdout(sys.stderr), seeded(unit.cell.cell_id, unit.start):
-            record = _evaluate(unit, bench, blank, options, progress)
+            record = _evaluate(unit, bench, blank, options, progress, checkpoint)
     except SkipCell as skip:
         record = replace(blank, status=Status.SKIPPED, reason=str(skip))
     except (Exception, SystemExit) as error:
         record = replace(blank, reason=describe_error(error))
-    return replace(record, wall_seconds=time.perf_counter() - began)
+    earlier = checkpoint.earlier_seconds if checkpoint else 0.0
+    return replace(record, wall_seconds=earlier + time.perf_counter() - began)
+
+
+def _checkpoint(unit: WorkUnit, options: EvaluationOptions) -> AttackCheckpoint | None:
+    if options.checkpoints is None:
+        return None
+    path = checkpoint_path(options.checkpoints, unit.cell.cell_id, unit.start, unit.stop)
+    if not options.resume:
+        remove_checkpoint(path)
+    return AttackCheckpoint(path, "mixed" if options.mixed_precision else "float32")
 
 
 def close_cell(cell: Cell, units: Sequence[UnitRecord], metrics: Mapping[str, Metric], executor: str) -> CellRecord:
@@ -103,7 +132,12 @@ def join_outcomes(parts: Sequence[Outcomes]) -> Outcomes:
 
 
 def _evaluate(
-    unit: WorkUnit, bench: Workbench, blank: UnitRecord, options: EvaluationOptions, progress: Progress
+    unit: WorkUnit,
+    bench: Workbench,
+    blank: UnitRecord,
+    options: EvaluationOptions,
+    progress: Progress,
+    checkpoint: AttackCheckpoint | None,
 ) -> UnitRecord:
     cell = unit.cell
     loaded = bench.load(cell)
@@ -111,8 +145,10 @@ def _evaluate(
     preflight = bench.preflight(cell, loaded, batch_size)
     if reason := fatal_reason(preflight):
         return replace(blank, status=Status.SKIPPED, reason=reason, findings=tuple(preflight))
+    bench.tune(cell, loaded)
     setting = unit_setting(unit, bench, loaded, batch_size)
-    problem = AttackProblem(setting, progress)
+    searched = _in_mixed_precision(setting) if options.mixed_precision else setting
+    problem = AttackProblem(searched, progress, checkpoint)
     if not problem.finished:
         loaded.attack(problem)
     # What broke the bare model need not break the defended one: an oblivious attack claims nothing.
@@ -124,7 +160,14 @@ def _evaluate(
         outcomes=audit.outcomes,
         forward_passes=problem.counted_model.forward_passes,
         backward_passes=problem.counted_model.backward_passes,
-        findings=(*preflight, *_baseline(loaded), *_search_findings(problem, setting), *audit.findings),
+        findings=(
+            *preflight,
+            *_baseline(loaded),
+            *_minimum_norm(loaded),
+            *_precision(options),
+            *_search_findings(problem, setting),
+            *audit.findings,
+        ),
         batch_size=problem.batch_size,
         artifact=_adversarials(problem, unit) if options.save_adversarials else None,
     )
@@ -172,9 +215,23 @@ def _search_findings(problem: AttackProblem, setting: ProblemSetting) -> list[Fi
     return problem.trace.findings() + unmoved_finding(problem.unmoved, setting.open) + problem.notes
 
 
+def _in_mixed_precision(setting: ProblemSetting) -> ProblemSetting:
+    return replace(setting, model=MixedPrecision(setting.model).eval(), exact=setting.model)
+
+
+def _precision(options: EvaluationOptions) -> list[Finding]:
+    text = "searched in mixed precision; every success was confirmed in float32"
+    return [Finding("mixed-precision", Severity.INFO, text)] if options.mixed_precision else []
+
+
 def _baseline(loaded: LoadedCell) -> list[Finding]:
     text = "a baseline: it shows what chance alone does, and says nothing of what an attack can do"
     return [Finding("baseline", Severity.SUSPECT, text)] if loaded.baseline else []
+
+
+def _minimum_norm(loaded: LoadedCell) -> list[Finding]:
+    text = "looked for the nearest adversarial input: distances bound the robust accuracy at every budget from above"
+    return [Finding("minimum-norm", Severity.INFO, text)] if loaded.minimum_norm else []
 
 
 def _adversarials(problem: AttackProblem, unit: WorkUnit) -> bytes:

@@ -108,6 +108,8 @@ class ExperimentSpec(BaseModel):
     adversary: Annotated[list[Adversary], Listed, Field(min_length=1)] = ["adaptive"]
     executor: ComponentText = Component("inline")
     batch_size: Count | None = None
+    precision: Literal["float32", "mixed"] = "float32"
+    """Of the search; the verdict is always in float32."""
     database: str = "rbl.db"
     """A file or an SQLAlchemy URL."""
     artifacts: str | None = None

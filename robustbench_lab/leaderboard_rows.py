@@ -105,6 +105,8 @@ class LeaderboardRow:
     rank: int | None = None
     tied: bool = False
     """Whether another row has the same rank."""
+    minimum_norm: bool = False
+    """Whether one of its attacks looked for the nearest input, so that its distances tell of every budget."""
 
     @property
     def name(self) -> str:
@@ -180,6 +182,7 @@ def build_row(records: Sequence[CellRecord], rules: RowRules) -> LeaderboardRow:
         rankable=bool(done) and not any(one.severity is Severity.FATAL for one in gaps),
         cell_ids=tuple(one.cell.cell_id for one in records),
         seeds=tuple(sorted({one.cell.seed for one in records})),
+        minimum_norm=any(one.minimum_norm for one in done),
     )
 
 

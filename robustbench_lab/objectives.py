@@ -37,7 +37,29 @@ def difference_of_logits_ratio(logits: Tensor, label: Tensor) -> Tensor:
     return margin(logits, label) / (largest[:, 0] - largest[:, 2] + 1e-12)
 
 
-LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": difference_of_logits_ratio}
+def targeted_margin(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
+    """`z_t - z_y`, `[N]`: positive exactly where the target is ahead of the label."""
+    return (logits.gather(1, target[:, None]) - logits.gather(1, label[:, None])).squeeze(1)
+
+
+def targeted_difference_of_logits_ratio(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
+    """Targeted DLR loss, `[N]` (Croce & Hein 2020, eq. 7): the targeted margin divided by a spread of the logits.
+
+    target: int64 `[N]`, the class to put ahead of the label.
+    """
+    if logits.shape[1] < 4:
+        raise SkipCell("the targeted dlr loss needs at least 4 classes: use loss='targeted-cw'")
+    largest = logits.topk(4, dim=1).values
+    spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+    return targeted_margin(logits, label, target) / (spread + 1e-12)
+
+
+LOSSES: dict[str, Loss] = {
+    "ce": cross_entropy,
+    "margin": margin,
+    "cw": margin,
+    "dlr": difference_of_logits_ratio,
+}
 
 
 def _loss(name: str | None) -> Loss:
@@ -66,7 +88,7 @@ class Untargeted:
         return targets
 
     def loss(self, name: str | None, prediction: Tensor, goal: Tensor) -> Tensor:
-        """`ce` (the default), `margin` or `dlr`, `[N]`."""
+        """`ce` (the default), `margin` (which `cw` names as well) or `dlr`, `[N]`."""
         return _loss(name)(prediction, goal)
 
     def succeeded(self, prediction: Tensor, goal: Tensor) -> Tensor:

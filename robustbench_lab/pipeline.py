@@ -16,7 +16,7 @@ from robustbench_lab.leaderboard import AttackTraits, Leaderboard, LeaderboardDe
 from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.provenance import environment
 from robustbench_lab.records import CellRecord, Outcomes
-from robustbench_lab.result_store import ResultStore, open_store
+from robustbench_lab.result_store import ResultStore, checkpoints_folder, open_store
 from robustbench_lab.run_observer import GuardedObserver, RunObserver
 from robustbench_lab.run_plan import RunPlan, make_plan
 
@@ -114,13 +114,19 @@ class _Watcher(RunObserver):
 
 def _context(spec: ExperimentSpec, catalog: Catalog, observers: Sequence[RunObserver]) -> ExecutionContext:
     from robustbench_lab.devices import resolve_devices
+    from robustbench_lab.evaluate_cell import EvaluationOptions
     from robustbench_lab.executors import ExecutionContext
 
     return ExecutionContext(
         catalog=catalog,
         devices=resolve_devices(spec.devices),
-        batch_size=spec.batch_size,
-        save_adversarials=spec.save_adversarials,
+        options=EvaluationOptions(
+            spec.batch_size,
+            spec.save_adversarials,
+            mixed_precision=spec.precision == "mixed",
+            checkpoints=checkpoints_folder(spec.database),
+            resume=not spec.fresh,
+        ),
         observers=tuple(observers),
     )
 

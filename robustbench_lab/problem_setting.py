@@ -33,6 +33,8 @@ class ProblemSetting:
     """The attack looks for the nearest adversarial input, whatever the budget."""
     eot: int = 1
     """Forward passes averaged in one query: more than 1 on randomized models."""
+    exact: nn.Module | None = None
+    """Where `model` computes in less than float32: the same in float32, which each success is confirmed by."""
 
     @property
     def searched(self) -> ThreatModel:

@@ -59,6 +59,10 @@ class Finding:
         return f"{self.message} ({self.value:.0f} sample{'' if self.value == 1 else 's'})"
 
 
+MINIMUM_NORM = "minimum-norm"
+"""Code of the finding that marks results whose distances hold beyond the budget: see `CellRecord.minimum_norm`."""
+
+
 @dataclass(frozen=True)
 class ResolvedComponent:
     """A component as it enters a cell: complete parameters, and what identifies its contents."""
@@ -171,3 +175,8 @@ class CellRecord:
     device: str
     batch_size: int
     executor: str
+
+    @property
+    def minimum_norm(self) -> bool:
+        """Whether the attack looked for the nearest adversarial input, whatever the budget."""
+        return any(finding.code == MINIMUM_NORM for finding in self.findings)

@@ -41,3 +41,15 @@ def to_device(tree: Any, device: torch.device) -> Any:
     if isinstance(tree, dict):
         return {key: to_device(value, device) for key, value in tree.items()}
     return [to_device(value, device) for value in tree] if isinstance(tree, list) else tree
+
+
+def join_results(results: list[tuple[Tensor, ...]], out: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Per-batch results to results for all samples, without a copy where there was one batch.
+
+    out: memory for the last of the results, taken where it has the right size.
+    """
+    if len(results) == 1:
+        return results[0]
+    *others, last = zip(*results, strict=True)
+    fits = out is not None and len(out) == sum(len(part) for part in last)
+    return (*(torch.cat(parts) for parts in others), torch.cat(last, out=out if fits else None))

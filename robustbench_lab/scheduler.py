@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from robustbench_lab.attack_checkpoint import checkpoint_path, remove_checkpoint
 from robustbench_lab.evaluate_cell import Metric, close_cell
 from robustbench_lab.executors import ExecutionContext, Executor
 from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
@@ -45,12 +46,14 @@ class Schedule:
         still_needed = (unit for unit in units if unit.cell.cell_id in self._open)
         for record in self.executor.run(still_needed, self.context):
             self._take(record, cells[record.cell_id], run_id)
+            if folder := self.context.options.checkpoints:
+                remove_checkpoint(checkpoint_path(folder, record.cell_id, record.start, record.stop))
 
     def _units(self, cells: Iterable[Cell], run_id: str, scope: Scope) -> list[WorkUnit]:
         """The units still missing, those of one model and dataset side by side; cells complete already are closed."""
         units = []
         for cell in sorted(cells, key=lambda one: (one.model.identity, one.dataset.identity, one.defense.identity)):
-            slices = {(unit.start, unit.stop): unit for unit in cut_units(cell)}
+            slices = {(unit.start, unit.stop): unit for unit in self._cut(cell)}
             stored = [] if scope.fresh else self.store.units(cell.cell_id)
             # Units of another size, kept by another version, do not fit between these.
             self._open[cell.cell_id] = [record for record in stored if (record.start, record.stop) in slices]
@@ -61,6 +64,12 @@ class Schedule:
             if not missing:
                 self._close(cell, run_id)
         return units
+
+    def _cut(self, cell: Cell) -> list[WorkUnit]:
+        """A cell's units: one, where the attack looks at all samples together."""
+        if self.context.catalog.find("attacks", cell.attack.name).spec.joint:
+            return [WorkUnit(cell, 0, len(cell.samples.sample_ids))]
+        return cut_units(cell)
 
     def _take(self, record: UnitRecord, cell: Cell, run_id: str) -> None:
         """Keep a unit's record. The cell closes with its last unit, or with the first that is not ok."""

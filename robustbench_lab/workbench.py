@@ -15,6 +15,7 @@ from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task, ThreatModel
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
+from robustbench_lab.memory_format import fastest_format
 from robustbench_lab.preflight import SAMPLES, check_gradient, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
 from robustbench_lab.sample_trees import to_device
@@ -61,6 +62,7 @@ class Workbench:
     device: torch.device
     _models: dict[str, nn.Module] = field(default_factory=dict)
     _datasets: dict[str, Dataset] = field(default_factory=dict)
+    _formats: dict[tuple[str, ...], torch.memory_format] = field(default_factory=dict)
     _findings: dict[tuple[str, ...], list[Finding]] = field(default_factory=dict)
 
     def load(self, cell: Cell) -> LoadedCell:
@@ -97,6 +99,20 @@ class Workbench:
             with seeded("preflight", *key):
                 self._findings[key] = self._look(cell, loaded, batch_size)
         return self._findings[key]
+
+    def tune(self, cell: Cell, loaded: LoadedCell) -> None:
+        """Let the attacked model run as fast as it can on this data; tried out once for each."""
+        key = (cell.model.identity, cell.defense.identity, cell.dataset.identity, cell.adversary)
+        model = loaded.attacked_model(cell)
+        if key in self._formats:
+            model.to(memory_format=self._formats[key])
+            return
+        few = self.samples(loaded, list(cell.samples.indices[:4])).inputs
+        passes = max(cell.estimated_forward, cell.estimated_backward) * len(cell.samples.indices)
+        with seeded("memory format", *key):
+            found = fastest_format(model, few, passes)
+        if found is not None:
+            self._formats[key] = found
 
     def _look(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> list[Finding]:
         samples = self.samples(loaded, list(cell.samples.indices[:SAMPLES]))

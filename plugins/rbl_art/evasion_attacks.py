@@ -1,26 +1,23 @@
-"""ART's evasion attacks as functions of an attack problem. Defaults are ART's own, but for budgets, which are ours."""
+"""ART's attacks within a budget, as functions of an attack problem. Defaults are ART's own, but for step sizes."""
 
-from typing import Annotated
+import math
+from typing import Annotated, Literal
 
-import numpy as np
-import torch
-from art.attacks.evasion import ProjectedGradientDescent
-from art.estimators.classification import PyTorchClassifier
+from art.attacks.evasion import AutoProjectedGradientDescent, ProjectedGradientDescent, SquareAttack
 from pydantic import Field
-from torch import nn
 
+from rbl_art.running import art_norm, classifier, run, targeted
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.objectives import Targeted, Untargeted
 
-ART_NORMS = {"linf": np.inf, "l2": 2, "l1": 1}
 Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 def projected_gradient_descent(
     problem: AttackProblem,
     *,
-    eps_step: Annotated[float, Field(gt=0)] | None = None,
+    eps_step: Positive | None = None,
     max_iter: Count = 100,
     num_random_init: Annotated[int, Field(ge=0)] = 0,
 ) -> None:
@@ -29,34 +26,68 @@ def projected_gradient_descent(
     eps_step: None: 2.5 * eps / max_iter. ART's own default of 0.1 is larger than most budgets, and ART refuses it then.
     """
     attack = ProjectedGradientDescent(
-        _classifier(problem),
-        norm=ART_NORMS[problem.norm or "linf"],
+        classifier(problem),
+        norm=art_norm(problem),
         eps=problem.eps,
         eps_step=2.5 * problem.eps / max_iter if eps_step is None else eps_step,
         max_iter=max_iter,
         num_random_init=num_random_init,
-        targeted=_targeted(problem),
+        targeted=targeted(problem),
         batch_size=problem.batch_size,
         verbose=False,
     )
-    made = attack.generate(x=problem.clean.cpu().numpy(), y=problem.goal.cpu().numpy())
-    problem.submit(torch.from_numpy(made).to(problem.clean))
+    run(problem, attack)
 
 
-def _targeted(problem: AttackProblem) -> bool:
-    if not isinstance(problem.objective, Untargeted | Targeted):
-        raise SkipCell("ART's attacks know the objectives untargeted and targeted only")
-    return isinstance(problem.objective, Targeted)
+def auto_projected_gradient_descent(
+    problem: AttackProblem,
+    *,
+    eps_step: Positive | None = None,
+    max_iter: Count = 100,
+    nb_random_init: Count = 5,
+    loss_type: Literal["cross_entropy", "difference_logits_ratio"] = "cross_entropy",
+) -> None:
+    """`art.attacks.evasion.AutoProjectedGradientDescent`.
 
-
-def _classifier(problem: AttackProblem) -> PyTorchClassifier:
-    with torch.inference_mode():
-        classes = problem.counted_model.model(problem.clean[:1]).shape[1]
-    return PyTorchClassifier(
-        model=problem.counted_model,
-        loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(problem.clean.shape[1:]),
-        nb_classes=classes,
-        clip_values=(problem.bounds.low, problem.bounds.high),
-        device_type="gpu" if problem.clean.is_cuda else "cpu",
+    eps_step: the first step size; None: 2 * eps, as in the paper. ART's own default is 0.1, whatever the budget.
+    loss_type: ART's own default is the loss of its estimator, which here is the cross-entropy.
+    """
+    attack = AutoProjectedGradientDescent(
+        classifier(problem),
+        norm=art_norm(problem),
+        eps=problem.eps,
+        eps_step=2 * problem.eps if eps_step is None else eps_step,
+        max_iter=max_iter,
+        nb_random_init=nb_random_init,
+        targeted=targeted(problem),
+        batch_size=problem.batch_size,
+        loss_type=loss_type,
+        verbose=False,
     )
+    run(problem, attack)
+
+
+def square_attack(
+    problem: AttackProblem,
+    *,
+    max_iter: Count = 100,
+    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8,
+    nb_restarts: Count = 1,
+) -> None:
+    """`art.attacks.evasion.SquareAttack`."""
+    if targeted(problem):
+        raise SkipCell("art:SquareAttack knows the objective untargeted only")
+    shape = problem.clean.shape[2:]
+    if len(shape) != 2 or round(math.sqrt(p_init * math.prod(shape))) >= min(shape):
+        raise SkipCell("art:SquareAttack needs images with room for squares of the share p_init: try a smaller one")
+    attack = SquareAttack(
+        classifier(problem),
+        norm=art_norm(problem),
+        eps=problem.eps,
+        max_iter=max_iter,
+        p_init=p_init,
+        nb_restarts=nb_restarts,
+        batch_size=problem.batch_size,
+        verbose=False,
+    )
+    run(problem, attack)

@@ -16,10 +16,11 @@ from robustbench_lab.plugin_tools.bpda import straight_through
 
 def jpeg(model: nn.Module, *, quality: Annotated[int, Field(ge=1, le=95)] = 75) -> nn.Module:
     """Compress and decompress images `[N, 1 or 3, H, W]` in [0, 1]; the identity in the backward pass."""
-    return Preprocessed(model, lambda x: straight_through(x, lambda raw: _recompressed(raw, quality)))
+    return Preprocessed(model, lambda x: straight_through(x, lambda raw: recompressed(raw, quality)))
 
 
-def _recompressed(images: Tensor, quality: int) -> Tensor:
+def recompressed(images: Tensor, quality: int) -> Tensor:
+    """Images `[N, 1 or 3, H, W]` in [0, 1] through JPEG of this quality. Raises SkipCell for other inputs."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise SkipCell(f"jpeg needs grey or colour images [N, 1 or 3, H, W]; these are {list(images.shape)}")
     pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

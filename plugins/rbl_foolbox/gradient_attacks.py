@@ -3,12 +3,10 @@
 from typing import Annotated, Any
 
 import foolbox
-import torch
 from pydantic import Field
 
+from rbl_foolbox.running import run
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.errors import SkipCell
-from robustbench_lab.objectives import Targeted, Untargeted
 
 Steps = Annotated[int, Field(ge=1)]
 Step = Annotated[float, Field(gt=0)]
@@ -58,27 +56,6 @@ def linf_fast_gradient(problem: AttackProblem, *, random_start: bool = False) ->
 def l2_fast_gradient(problem: AttackProblem, *, random_start: bool = False) -> None:
     """`foolbox.attacks.L2FastGradientAttack`."""
     run(problem, foolbox.attacks.L2FastGradientAttack(random_start=random_start))
-
-
-def run(problem: AttackProblem, attack: foolbox.attacks.base.Attack) -> None:
-    """Run a Foolbox attack at the problem's budget, batch by batch, and hand its results to the audit."""
-    bounds = (problem.bounds.low, problem.bounds.high)
-    model = foolbox.PyTorchModel(problem.counted_model, bounds=bounds, device=problem.clean.device)
-    made = []
-    for start in range(0, problem.open_samples, problem.batch_size):
-        rows = slice(start, start + problem.batch_size)
-        raw, _clipped, _success = attack(model, problem.clean[rows], _criterion(problem, rows), epsilons=problem.eps)
-        made.append(raw.detach())
-    problem.submit(torch.cat(made))
-
-
-def _criterion(problem: AttackProblem, rows: slice) -> Any:
-    goal = problem.goal[rows]
-    if isinstance(problem.objective, Untargeted):
-        return foolbox.criteria.Misclassification(goal)
-    if isinstance(problem.objective, Targeted):
-        return foolbox.criteria.TargetedMisclassification(goal)
-    raise SkipCell("foolbox's attacks know the objectives untargeted and targeted only")
 
 
 def _iterative(rel_stepsize: float, abs_stepsize: float | None, steps: int, random_start: bool) -> dict[str, Any]:

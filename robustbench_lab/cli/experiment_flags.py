@@ -48,6 +48,7 @@ FLAGS: dict[str, Any] = {
     "devices": _many("--device", "auto, cpu, cuda, cuda:1 ... Repeatable.", WHERE, "DEVICE"),
     "executor": _one("--executor", str, "Where work units are evaluated.", WHERE, "NAME"),
     "batch_size": _one("--batch-size", int, "Samples in one pass at most. Changes no number.", WHERE, "N"),
+    "precision": _one("--precision", str, "float32 or mixed: search in 16 bits, verdict in 32.", WHERE, "NAME"),
     "database": _one("--db", str, "Result database: a file or an SQLAlchemy URL.  [default: rbl.db]", WHERE, "DB"),
     "plugins": _many("--plugin", "A single-file plugin, such as my_attack.py. Repeatable.", WHERE, "FILE"),
     "save_adversarials": _switch("--save-adversarials", "Keep the adversarial inputs beside the database."),

@@ -86,6 +86,7 @@ def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
             name,
             sample_deterministic=entry.spec.sample_deterministic,
             minimum_norm=entry.spec.minimum_norm,
+            joint=entry.spec.joint,
         ):
             yield f"in {name}: {remark}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,23 @@ class OptimisationTrace:
         recent = [past.index_select(0, index) for past in self._recent]
         self._recent.clear()
         self._recent.extend(recent)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that was observed, for `restore`: tensors, and facts that JSON can hold."""
+        facts = {"steps": self.steps, "zero": self._starts.zero, "bad": self._starts.bad}
+        facts |= {"begins": self._begins, "judged": self._judged}
+        if self._first is None or self._best is None:
+            return {}, facts
+        # Copies: these may be one tensor under several names.
+        return {"first": self._first.clone(), "best": self._best.clone(), "recent": torch.stack([*self._recent])}, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from what `state` returned for the same open samples."""
+        self.steps, self._begins, self._judged = facts["steps"], facts["begins"], facts["judged"]
+        self._starts.zero, self._starts.bad = facts["zero"], facts["bad"]
+        self._first, self._best = tensors.get("first"), tensors.get("best")
+        self._recent.clear()
+        self._recent.extend(tensors["recent"] if tensors else ())
 
     def findings(self) -> list[Finding]:
         """Zero and non-finite gradients at the start; too few steps; a loss that still rises at the end."""

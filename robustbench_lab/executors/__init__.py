@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from robustbench_lab.catalog import Catalog
+from robustbench_lab.evaluate_cell import EvaluationOptions
 from robustbench_lab.records import UnitRecord, WorkUnit
 from robustbench_lab.run_observer import RunObserver
 
@@ -17,8 +18,7 @@ class ExecutionContext:
 
     catalog: Catalog
     devices: tuple[str, ...]
-    batch_size: int | None
-    save_adversarials: bool
+    options: EvaluationOptions
     observers: Sequence[RunObserver]
 
 

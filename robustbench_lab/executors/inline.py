@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from robustbench_lab.evaluate_cell import EvaluationOptions, evaluate_unit
+from robustbench_lab.evaluate_cell import evaluate_unit
 from robustbench_lab.executors import ExecutionContext
 from robustbench_lab.records import UnitRecord, WorkUnit
 from robustbench_lab.run_observer import UnitProgress
@@ -26,11 +26,10 @@ class InlineExecutor:
     def run(self, units: Iterable[WorkUnit], context: ExecutionContext) -> Iterator[UnitRecord]:
         """One record after another, in the order of the units."""
         bench = Workbench(context.catalog, torch.device(context.devices[0]))
-        options = EvaluationOptions(context.batch_size, context.save_adversarials)
         for unit in units:
             for observer in context.observers:
                 observer.unit_started(unit, str(bench.device))
-            yield evaluate_unit(unit, bench, options, _Reporter(unit, context))
+            yield evaluate_unit(unit, bench, context.options, _Reporter(unit, context))
 
 
 class _Reporter:

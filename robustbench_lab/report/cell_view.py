@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from robustbench_lab.leaderboard import NamedMetric
 from robustbench_lab.records import CellRecord, Outcomes, Severity, Status
 from robustbench_lab.report import formatting as write
+from robustbench_lab.report.breaking_budgets import median_distance, robust_shares
 from robustbench_lab.report.table import VERDICT_STYLES
 
 if TYPE_CHECKING:
@@ -103,8 +104,18 @@ def _result(record: CellRecord, metrics: Sequence[NamedMetric]) -> Iterator[Line
     fractions = {metric.name for metric in metrics if metric.fraction}
     for name, estimate in record.metrics.items():
         yield write.metric_title(name), write.estimate_text(estimate, fraction=name in fractions)
+    if record.minimum_norm and record.outcomes is not None:
+        yield from _distances(record.cell.eps, record.outcomes)
     if record.status is Status.OK:
         yield "Passes", f"{write.passes_text(record)} forward/backward per sample"
+
+
+def _distances(eps: float, outcomes: Outcomes) -> Iterator[Line]:
+    """What a minimum-norm attack tells of every budget."""
+    median = median_distance(outcomes)
+    yield "Median distance", f"{median:.4g}" if math.isfinite(median) else "none found for most samples"
+    for budget, share in robust_shares(eps, outcomes).items():
+        yield f"Robust at {write.eps_text(budget)}", f"at most {write.estimate_text(share, fraction=True)}"
 
 
 def _findings(record: CellRecord) -> Iterator[Line]:

@@ -7,14 +7,16 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
+
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
-from robustbench_lab.records import Outcomes
 from robustbench_lab.report import formatting as write
+from robustbench_lab.report.breaking_budgets import at_budget, breaking_budgets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 MOST_ROWS = 40
 MOST_CURVES = 8
 NAME_WIDTH = 40
+FINE_POINTS = 96
+"""Budgets of a curve that comes from distances."""
+SHOWN_SHARE = 0.95
+"""Share of the broken samples whose distances such a curve goes on for; a few far ones would squeeze the rest."""
 MARKERS = "osD^vPX*"
 
 # Placeholders that matplotlib writes into the SVG and `_inline` replaces by the page's CSS variables.
@@ -46,6 +52,13 @@ class Curve:
     name: str
     eps: tuple[float, ...]
     estimates: tuple[Estimate, ...]
+    evaluated: tuple[float, ...]
+    """Those of the budgets that were evaluated as such, and 0; the others follow from distances."""
+
+    @property
+    def fine(self) -> bool:
+        """Whether it comes from the distances of an attack that looked for the nearest inputs."""
+        return self.eps != self.evaluated
 
 
 def comparison(table: LeaderboardTable, figure_id: str) -> str | None:
@@ -81,16 +94,31 @@ def comparison(table: LeaderboardTable, figure_id: str) -> str | None:
 def security_curves(tables: Sequence[LeaderboardTable]) -> list[Curve]:
     """One curve for each ranked row of tables that differ in nothing but the budget.
 
-    At budget 0 a sample is robust when it is right without attack.
+    At budget 0 a sample is robust when it is right without attack. Where a minimum-norm attack belongs to the row, the
+    curve has a point every few budgets, from the distances at which the row's attacks broke the samples.
     """
-    points: dict[str, dict[float, Estimate]] = {}
+    rows: dict[str, dict[float, LeaderboardRow]] = {}
     for table in sorted(tables, key=lambda one: one.eps):
-        metric = table.main_metric
         for row in table.rows:
             if row.rank is not None and row.outcomes is not None:
-                start = {0.0: metric.function(_without_attack(row.outcomes))}
-                points.setdefault(row.name, start)[table.eps] = row.metrics[metric.name]
-    return [Curve(name, tuple(found), tuple(found.values())) for name, found in points.items()]
+                rows.setdefault(row.name, {})[table.eps] = row
+    return [_curve(name, found, tables[0].main_metric) for name, found in rows.items()]
+
+
+def _curve(name: str, rows: Mapping[float, LeaderboardRow], metric: NamedMetric) -> Curve:
+    """rows: one defended model's, by the budget."""
+    measured = {eps: row.outcomes for eps, row in rows.items() if row.outcomes is not None}
+    breaking = breaking_budgets(measured.items())
+    first = next(iter(measured.values()))
+    evaluated = (0.0, *measured)
+    if not any(row.minimum_norm for row in rows.values()):
+        known = (row.metrics[metric.name] for row in rows.values())
+        return Curve(name, evaluated, (metric.function(at_budget(first, breaking, 0.0)), *known), evaluated)
+    broken = breaking[np.isfinite(breaking) & (breaking > 0)]
+    end = max([*measured, float(np.quantile(broken, SHOWN_SHARE)) if len(broken) else 0.0])
+    budgets = sorted({*np.linspace(0, end, FINE_POINTS).tolist(), *evaluated})
+    estimates = tuple(metric.function(at_budget(first, breaking, eps)) for eps in budgets)
+    return Curve(name, tuple(budgets), estimates, evaluated)
 
 
 def security_curve(curves: Sequence[Curve], table: LeaderboardTable, figure_id: str) -> str:
@@ -105,9 +133,11 @@ def security_curve(curves: Sequence[Curve], table: LeaderboardTable, figure_id: 
                 [scale * getattr(one, end) for one in curve.estimates] for end in ("low", "high", "value")
             )
             axes.fill_between(curve.eps, low, high, color=color, alpha=0.15, linewidth=0)
-            axes.plot(curve.eps, value, marker=marker, color=color, linewidth=1.8, markersize=6)
-        budgets = sorted({eps for curve in shown for eps in curve.eps})
-        axes.set_xticks(budgets, [write.eps_text(eps) for eps in budgets])
+            marked = [place for place, eps in enumerate(curve.eps) if eps in curve.evaluated]
+            axes.plot(curve.eps, value, marker=marker, markevery=marked, color=color, linewidth=1.8, markersize=6)
+        if not any(curve.fine for curve in shown):
+            budgets = sorted({eps for curve in shown for eps in curve.eps})
+            axes.set_xticks(budgets, [write.eps_text(eps) for eps in budgets])
         axes.set_xlabel(f"Budget ({write.printable(table.norm or table.threat_model)})")
         axes.set_ylabel(_axis_title(metric))
         if metric.fraction:
@@ -118,14 +148,11 @@ def security_curve(curves: Sequence[Curve], table: LeaderboardTable, figure_id: 
         return _inline(figure, figure_id, title, "; ".join(_describe(curve, metric) for curve in shown))
 
 
-def _without_attack(outcomes: Outcomes) -> Outcomes:
-    return replace(outcomes, robust=outcomes.clean_correct)
-
-
 def _describe(curve: Curve, metric: NamedMetric) -> str:
     points = (
         f"{write.value_text(one, fraction=metric.fraction)} at {write.eps_text(eps)}"
         for eps, one in zip(curve.eps, curve.estimates, strict=True)
+        if eps in curve.evaluated
     )
     return f"{curve.name}: {', '.join(points)}"
 

@@ -11,6 +11,7 @@ from typing import Any
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, flag_codes
 from robustbench_lab.records import Cell, CellRecord, Finding, Outcomes, ResolvedComponent
+from robustbench_lab.report.breaking_budgets import median_distance, robust_shares
 
 SCHEMA_VERSION = 1
 COMPONENTS = ("model", "defense", "dataset", "attack", "objective", "threat_model")
@@ -47,6 +48,7 @@ def cell_document(record: CellRecord, provenance: Mapping[str, Any], *, samples:
         },
         "evaluation": {"device": record.device, "batch_size": record.batch_size, "executor": record.executor},
         "provenance": plain_json(provenance),
+        "distances": _distances(record),
     }
     if samples:
         document["outcomes"] = [] if record.outcomes is None else _outcomes(record.cell, record.outcomes)
@@ -148,6 +150,17 @@ def _outcomes(cell: Cell, outcomes: Outcomes) -> list[dict[str, Any]]:
         {"sample_id": sample_id, "clean_correct": correct, "robust": robust, "distance": _number(distance)}
         for sample_id, correct, robust, distance in zip(*columns, strict=True)
     ]
+
+
+def _distances(record: CellRecord) -> dict[str, Any] | None:
+    """What a minimum-norm attack tells of other budgets; None for other attacks, and where there is no result."""
+    if record.outcomes is None or not record.minimum_norm:
+        return None
+    shares = robust_shares(record.cell.eps, record.outcomes)
+    return {
+        "median": _number(median_distance(record.outcomes)),
+        "robust_at": [{"eps": _number(eps), **_metrics({"share": one})} for eps, one in shares.items()],
+    }
 
 
 def _table(table: LeaderboardTable) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from robustbench_lab.result_store.artifact_files import Artifact
 from robustbench_lab.result_store.cell_summary import CellSummary
-from robustbench_lab.result_store.opening import open_store, upgrade
+from robustbench_lab.result_store.opening import checkpoints_folder, open_store, upgrade
 from robustbench_lab.result_store.store import ResultStore
 
-__all__ = ["Artifact", "CellSummary", "ResultStore", "open_store", "upgrade"]
+__all__ = ["Artifact", "CellSummary", "ResultStore", "checkpoints_folder", "open_store", "upgrade"]

@@ -86,6 +86,12 @@ def _nothing_yet(name: str) -> NothingStoredError:
     return NothingStoredError(f"no results in {name} yet: run `rbl run` first")
 
 
+def checkpoints_folder(url_or_path: str | os.PathLike[str]) -> Path | None:
+    """Where unfinished attacks are kept: `rbl-checkpoints` beside `rbl.db`; None for a database that is no file."""
+    file = sqlite_file(database_url(url_or_path))
+    return None if file is None else file.parent / f"{file.stem}-checkpoints"
+
+
 def _artifacts_folder(url: URL) -> Path:
     file = sqlite_file(url)
     return Path("rbl-artifacts") if file is None else file.parent / f"{file.stem}-artifacts"

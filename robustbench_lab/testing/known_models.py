@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
@@ -11,6 +12,8 @@ from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 
 SHAPE = (1, 5, 5)
+KNOWN = ("linf", "l2", "l1", "l0", "patch")
+"""The threat models in which a `HalfSpace` knows its distances."""
 
 
 class HalfSpace(nn.Module):
@@ -27,12 +30,14 @@ class HalfSpace(nn.Module):
         return torch.stack([score, torch.zeros_like(score)], dim=1)
 
     def distance(self, x: Tensor, norm: str) -> Tensor:
-        """Exact distance of each input to the other class in `linf`, `l2`, `l1` or `l0`, `[N]`.
+        """Exact distance of each input to the other class in one of `KNOWN`, `[N]`.
 
-        In `l0` within the bounds 0..1; in the others the bounds are left aside.
+        In `l0` and `patch` within the bounds 0..1; in the others the bounds are left aside.
         """
         if norm == "l0":
             return self._fewest_changes(x)
+        if norm == "patch":
+            return self._smallest_patch(x)
         dual = {"linf": 1, "l2": 2, "l1": float("inf")}[norm]
         score: Tensor = ((x - 0.5) * self.weight).flatten(1).sum(1).abs()
         size: Tensor = torch.linalg.vector_norm(self.weight, ord=dual)
@@ -46,6 +51,17 @@ class HalfSpace(nn.Module):
         gain, _ = (weight.abs() * torch.where(falls, x, 1 - x)).sort(dim=1, descending=True)
         needed = 1 + (gain.cumsum(1) <= score.abs()).sum(1)
         return torch.where(needed > x.shape[1], torch.inf, needed.float())
+
+    def _smallest_patch(self, x: Tensor) -> Tensor:
+        """The share of the area that a square must have, `[N]`; infinite where even the whole image is too small."""
+        score = ((x - 0.5) * self.weight).flatten(1).sum(1)
+        falls = score[:, None, None, None] * self.weight > 0
+        gain = self.weight.abs() * torch.where(falls, x, 1 - x)
+        share = torch.full_like(score, torch.inf)
+        for side in range(x.shape[2], 0, -1):
+            best = side**2 * F.avg_pool2d(gain, side, stride=1).flatten(1).amax(1)
+            share = torch.where(best > score.abs(), side**2 / x[0, 0].numel(), share)
+        return share
 
 
 def half_space_setting(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from referencing import Registry, Resource
 
-from robustbench_lab import hookspecs
+from robustbench_lab import hookspecs, records
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.exit_codes import ExitCode
@@ -136,6 +136,8 @@ def codes_in(module: ast.Module) -> Iterator[str]:
             code = call.args[0]
             if isinstance(code, ast.Constant):
                 yield str(code.value)
+            elif isinstance(code, ast.Name) and code.id.isupper():
+                yield getattr(records, code.id)
             elif isinstance(code, ast.Name) and code.id not in parameters(function):
                 texts = (one.value for one in ast.walk(function) if isinstance(one, ast.Constant))
                 yield from (one for one in texts if isinstance(one, str) and re.fullmatch(r"[a-z]+(-[a-z]+)+", one))

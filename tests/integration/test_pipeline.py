@@ -252,3 +252,29 @@ def test_a_run_leaves_the_global_random_numbers_as_they_were(tmp_path: Path) -> 
     torch.manual_seed(7)
     lab.run(tmp_path, attacks=["fgsm"], defenses=["noisy"])
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_attack_on_a_randomized_defense_averages_each_query_over_20_passes(tmp_path: Path) -> None:
+    single, averaged = (
+        lab.only(lab.run(tmp_path, attacks=["pgd(steps=5)"], defenses=["noisy"], objectives=[objective]))
+        for objective in ("untargeted(eot=1)", "untargeted")
+    )
+    assert averaged.backward_per_sample is not None
+    assert single.backward_per_sample is not None
+    assert averaged.cell.estimated_backward == 20 * single.cell.estimated_backward
+    assert averaged.backward_per_sample > 5 * single.backward_per_sample
+    unconfirmed = [
+        sum(one.value or 0 for one in record.findings if one.code == "unconfirmed-success")
+        for record in (averaged, single)
+    ]
+    assert unconfirmed[0] < unconfirmed[1], "a success over many passes is confirmed more often than one over a single"
+    assert lab.outcomes(averaged).robust.sum() <= lab.outcomes(single).robust.sum()
+
+
+def test_a_search_in_mixed_precision_is_confirmed_in_float32_and_says_so(tmp_path: Path) -> None:
+    exact = lab.only(lab.run(tmp_path))
+    mixed = lab.only(lab.run(tmp_path, precision="mixed", database=str(tmp_path / "mixed.db")))
+    assert [one.code for one in mixed.findings] == ["mixed-precision"]
+    assert "unconfirmed-success" not in {one.code for one in mixed.findings}
+    assert np.array_equal(lab.outcomes(mixed).clean_correct, lab.outcomes(exact).clean_correct)
+    assert abs(int(lab.outcomes(mixed).robust.sum()) - int(lab.outcomes(exact).robust.sum())) <= 2

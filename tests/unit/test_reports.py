@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import LeaderboardDefinition, NamedMetric, build_leaderboard
-from robustbench_lab.records import Finding, Severity, Status
+from robustbench_lab.records import MINIMUM_NORM, Finding, Outcomes, Severity, Status
 from robustbench_lab.report import cell_view, formatting, json_documents, latex, markdown, reproduce, table
 from robustbench_lab.report import csv as csv_format
 from robustbench_lab.report import json as json_format
@@ -252,6 +253,31 @@ def test_a_cell_is_shown_with_definition_result_findings_and_provenance():
         assert part in text
 
 
+def minimum_norm_result():
+    """Six samples at budget 0.1: wrong, broken at 0.02, 0.1 and 0.15, broken far away, and never broken."""
+    correct = np.array([False, True, True, True, True, True])
+    distance = np.array([0, 0.02, 0.1, 0.15, 9.0, np.nan], dtype=np.float32)
+    outcomes = Outcomes(correct, np.array([False, False, False, True, True, True]), distance)
+    marked = Finding(MINIMUM_NORM, Severity.INFO, "looked for the nearest adversarial input")
+    return replace(example_result(outcomes.robust, clean=correct, eps=0.1, findings=(marked,)), outcomes=outcomes)
+
+
+def test_a_minimum_norm_cell_is_shown_with_its_median_distance_and_what_holds_at_other_budgets():
+    lines = [
+        " ".join(line.split()) for line in shown(minimum_norm_result(), {}, metrics=CLASSIFIER_METRICS).split("\n")
+    ]
+    assert "Median distance 0.15" in lines
+    for budget, share in (("0.025", "66.7%"), ("0.05", "66.7%"), ("0.1", "50.0%"), ("0.2", "33.3%"), ("0.4", "33.3%")):
+        assert any(line.startswith(f"Robust at {budget} at most {share}") for line in lines)
+    assert "Median distance" not in shown(example_result([True, False]), {}, metrics=CLASSIFIER_METRICS)
+
+
+def test_a_median_distance_that_does_not_exist_is_said_in_words():
+    record = minimum_norm_result()
+    none = replace(record.outcomes, distance=np.array([0, 0.02, 0.1, np.nan, np.nan, np.nan], dtype=np.float32))
+    assert "none found for most samples" in shown(replace(record, outcomes=none), {}, metrics=CLASSIFIER_METRICS)
+
+
 def test_a_failed_cell_is_shown_with_its_reason_and_no_result():
     text = shown(example_gap(Status.FAILED, "RuntimeError: [bold]boom[/bold]"), {})
     assert "RuntimeError: [bold]boom[/bold]" in text
@@ -401,6 +427,17 @@ def test_the_samples_of_a_cell_are_listed_with_null_where_nothing_broke_them():
         (False, False),
     ]
     assert "outcomes" not in json_documents.cell_document(record, {})
+
+
+def test_a_minimum_norm_cell_has_bounds_at_other_budgets_and_others_have_none(validators):
+    document = json.loads(json.dumps(json_documents.cell_document(minimum_norm_result(), {}), allow_nan=False))
+    assert validators["cell"].is_valid(document)
+    assert document["distances"]["median"] == pytest.approx(0.15)
+    shares = {one["eps"]: one["share"]["value"] for one in document["distances"]["robust_at"]}
+    expected = {0.025: 4 / 6, 0.05: 4 / 6, 0.1: 3 / 6, 0.2: 2 / 6, 0.4: 2 / 6}
+    assert shares == pytest.approx(expected)
+    assert shares[0.1] == document["metrics"]["robust_accuracy"]["value"]
+    assert json_documents.cell_document(example_result([True, False]), {})["distances"] is None
 
 
 def test_numbers_that_json_lacks_become_null():

@@ -129,9 +129,9 @@ def test_checking_a_budget_needs_no_torch():
     code = """
 import sys
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.threat_models import L1, L2, Linf
-for ball in (Linf, L2, L1):
-    ball(0.1).check(Bounds())
+from robustbench_lab.threat_models import L0, L1, L2, Linf
+for ball in (Linf, L2, L1, L0):
+    ball(1).check(Bounds())
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

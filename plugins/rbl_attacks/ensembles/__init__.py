@@ -1,5 +1,40 @@
 """Several attacks in turn, as one evaluation."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from rbl_attacks.norms import NORM_BALLS
 from robustbench_lab.contracts import AttackSpec
 
-SPECS: list[AttackSpec] = []
+_AUTOATTACK_PASSES = {"standard": (7833, 1920), "plus": (9722, 7800), "rand": (203, 200)}
+"""Forward and backward passes of each version at most (standard: in l1), with ten classes."""
+
+
+def _autoattack_passes(params: Mapping[str, Any]) -> tuple[int, int]:
+    return _AUTOATTACK_PASSES[params["version"]]
+
+
+def _swift_passes(params: Mapping[str, Any]) -> tuple[int, int]:
+    """For a sample that stays in the race to its end and is looked at by 100 queries without gradients; ten classes."""
+    race = 100 * params["effort"] * (5 * params["effort"] + 1)
+    return 60 + race + 101, 60 + race + 9
+
+
+SPECS = [
+    AttackSpec(
+        name="autoattack",
+        factory="rbl_attacks.ensembles.autoattack:autoattack",
+        summary="APGD, FAB and Square with the official parameters: the field's number (Croce & Hein 2020)",
+        threat_models=NORM_BALLS,
+        version="1",
+        estimate_passes=_autoattack_passes,
+    ),
+    AttackSpec(
+        name="swift",
+        factory="rbl_attacks.ensembles.swift:swift",
+        summary="a reliable number for a small part of AutoAttack's passes: a race for the samples near the boundary",
+        threat_models=NORM_BALLS,
+        version="1",
+        estimate_passes=_swift_passes,
+    ),
+]

@@ -1,0 +1,313 @@
+"""Each attack beside the same attack in other libraries: time, passes, strength and per-sample agreement.
+
+    python benchmarks/attacks.py --only autoattack --samples 500 --rounds 1
+    python benchmarks/attacks.py --out benchmarks/results/attacks.json
+
+Everybody gets the same model, samples, budget and number of steps. Each round runs every contestant once, in turn;
+seconds are medians of the rounds, ratios medians of the ratios to ours within a round. Strength is judged by us: an
+input counts where the model gets it wrong and it lies in the ball. Passes are counted at the model, a sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from cases import Case, MissingError, load_case
+from peers import Contestant, art, foolbox, official_autoattack, ours, torchattacks
+from torch import Tensor
+
+from robustbench_lab.contracts import Bounds
+from robustbench_lab.prediction import predict_in_batches
+from robustbench_lab.threat_models import L1, L2, Linf
+
+BALLS = {"linf": Linf, "l2": L2, "l1": L1}
+
+
+@dataclass(frozen=True)
+class Match:
+    """Contestants of one kind on one model; ours is the first."""
+
+    title: str
+    model: str
+    norm: str
+    eps: float
+    contestants: dict[str, Contestant]
+    samples: int = 200
+    minimum_norm: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contestant's figures."""
+
+    match: str
+    contestant: str
+    model: str
+    norm: str
+    eps: float
+    samples: int
+    seconds: float
+    ratio: float
+    """Its time to ours of the same round."""
+    forward: float
+    """Passes for each sample looked at."""
+    backward: float
+    robust: float
+    """Share of all samples looked at that stay right."""
+    agreement: float
+    """Share of the attacked samples whose outcome is the same as with ours."""
+    median_distance: float | None
+
+
+def matches() -> list[Match]:
+    """Every comparison, at settings all contestants have."""
+    small, large = 2 / 255, 8 / 255
+    step = small / 4
+    autoattack = {"robustbench-lab": ours("autoattack"), "official": official_autoattack()}
+    swift = {"swift": ours("swift"), "official AutoAttack": official_autoattack()}
+    return [
+        Match("autoattack", "resnet_2b", "linf", small, autoattack, 1000),
+        Match("autoattack", "wide_kw", "linf", large, autoattack, 1000),
+        Match("autoattack", "resnet_2b", "l2", 0.5, autoattack, 300),
+        Match("autoattack", "resnet_2b", "l1", 12.0, autoattack, 300),
+        Match("swift", "resnet_2b", "linf", small, swift, 1000),
+        Match("swift", "wide_kw", "linf", large, swift, 1000),
+        Match("swift", "base_kw", "linf", small, swift, 300),
+        Match("swift", "resnet18-at", "linf", large, swift, 300),
+        Match("swift", "resnet18-plain", "linf", 1 / 255, swift, 300),
+        Match("swift", "mnist_fc", "linf", 0.03, swift, 300),
+        Match("swift", "digits-cnn-at", "linf", 0.15, swift, 450),
+        Match("swift", "digits-cnn", "linf", 0.1, swift, 450),
+        Match("swift", "resnet_2b", "l2", 0.5, swift, 300),
+        Match(
+            "fgsm",
+            "resnet_2b",
+            "linf",
+            small,
+            {
+                "robustbench-lab": ours("fgsm"),
+                "torchattacks": torchattacks("FGSM"),
+                "foolbox": foolbox("LinfFastGradientAttack"),
+                "ART": art("FastGradientMethod", batch_size=512),
+            },
+        ),
+        Match(
+            "pgd, 40 steps",
+            "resnet_2b",
+            "linf",
+            small,
+            {
+                "robustbench-lab": ours(f"pgd(steps=40, step_size={step})"),
+                "torchattacks": torchattacks("PGD", alpha=step, steps=40),
+                "foolbox": foolbox("LinfPGD", steps=40, abs_stepsize=step),
+                "ART": art("ProjectedGradientDescent", eps_step=step, max_iter=40, num_random_init=1, batch_size=512),
+            },
+        ),
+        Match(
+            "mim, 20 steps",
+            "resnet_2b",
+            "linf",
+            small,
+            {
+                "robustbench-lab": ours(f"mim(steps=20, step_size={step})"),
+                "torchattacks": torchattacks("MIFGSM", alpha=step, steps=20),
+            },
+        ),
+        Match(
+            "apgd, cross-entropy, 100 steps",
+            "resnet_2b",
+            "linf",
+            small,
+            {
+                "robustbench-lab": ours("apgd(steps=100)"),
+                "torchattacks": torchattacks("APGD", norm="Linf", steps=100, n_restarts=1),
+                "ART": art(
+                    "AutoProjectedGradientDescent", eps_step=2 * small, max_iter=100, nb_random_init=1, batch_size=512
+                ),
+            },
+        ),
+        Match(
+            "square, 500 queries",
+            "resnet_2b",
+            "linf",
+            small,
+            {
+                "robustbench-lab": ours("square(queries=500)"),
+                "torchattacks": torchattacks("Square", norm="Linf", n_queries=500),
+                "ART": art("SquareAttack", max_iter=500, batch_size=512),
+            },
+        ),
+        Match(
+            "fmn, 100 steps",
+            "resnet_2b",
+            "linf",
+            small,
+            {
+                "robustbench-lab": ours("fmn(steps=100)"),
+                "foolbox": foolbox("LInfFMNAttack", minimum_norm=True, steps=100),
+            },
+            minimum_norm=True,
+        ),
+        Match(
+            "ddn, 100 steps",
+            "resnet_2b",
+            "l2",
+            0.5,
+            {
+                "robustbench-lab": ours("ddn(steps=100)"),
+                "foolbox": foolbox("DDNAttack", minimum_norm=True, steps=100),
+            },
+            minimum_norm=True,
+        ),
+        Match(
+            "deepfool, 50 steps",
+            "resnet_2b",
+            "l2",
+            0.5,
+            {
+                "robustbench-lab": ours("deepfool"),
+                "foolbox": foolbox("L2DeepFoolAttack", minimum_norm=True, steps=50),
+            },
+            minimum_norm=True,
+        ),
+        Match(
+            "cw, 5 searches of 200 steps",
+            "resnet_2b",
+            "l2",
+            0.5,
+            {
+                "robustbench-lab": ours("cw(steps=200, searches=5)"),
+                "foolbox": foolbox("L2CarliniWagnerAttack", minimum_norm=True, steps=200, binary_search_steps=5),
+            },
+            50,
+            minimum_norm=True,
+        ),
+        Match(
+            "ead, 5 searches of 200 steps",
+            "resnet_2b",
+            "l1",
+            12.0,
+            {
+                "robustbench-lab": ours("ead(steps=200, searches=5)"),
+                "foolbox": foolbox("EADAttack", minimum_norm=True, steps=200, binary_search_steps=5),
+            },
+            50,
+            minimum_norm=True,
+        ),
+    ]
+
+
+def compete(match: Match, case: Case, rounds: int) -> list[Row]:
+    """Every contestant once a round, in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in match.contestants}
+    passes: dict[str, tuple[int, int]] = {}
+    made: dict[str, Tensor] = {}
+    for _ in range(rounds):
+        for name, run in match.contestants.items():
+            case.model.forward_passes = case.model.backward_passes = 0
+            began = time.perf_counter()
+            made[name] = run(case)
+            if case.inputs.is_cuda:
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - began)
+            passes[name] = (case.model.forward_passes, case.model.backward_passes)
+    first = next(iter(match.contestants))
+    reference = broken(case, made[first], match.minimum_norm)
+    rows = []
+    for name, taken in seconds.items():
+        success = broken(case, made[name], match.minimum_norm)
+        within = success & contained(case, made[name], match.minimum_norm, budget=True)
+        distances = distance(case, made[name])[success]
+        rows.append(
+            Row(
+                match=match.title,
+                contestant=name,
+                model=match.model,
+                norm=match.norm,
+                eps=match.eps,
+                samples=case.samples,
+                seconds=statistics.median(taken),
+                ratio=statistics.median(a / b for a, b in zip(taken, seconds[first], strict=True)),
+                forward=passes[name][0] / case.samples,
+                backward=passes[name][1] / case.samples,
+                robust=float((~within).sum()) / case.samples,
+                agreement=float((success == reference).float().mean()),
+                median_distance=float(distances.median()) if match.minimum_norm and len(distances) else None,
+            )
+        )
+    return rows
+
+
+def broken(case: Case, x: Tensor, minimum_norm: bool) -> Tensor:
+    """Whether each input is an admissible success, bool `[N]`."""
+    decided = predict_in_batches(case.model.model, x.to(case.inputs), case.batch_size).argmax(1)
+    return (decided != case.labels) & contained(case, x, minimum_norm, budget=False)
+
+
+def contained(case: Case, x: Tensor, minimum_norm: bool, *, budget: bool) -> Tensor:
+    """Whether each input is allowed; float noise of other libraries is (1e-5, as an absolute change of a value)."""
+    eps = float("inf") if minimum_norm and not budget else case.eps
+    allowed = distance(case, x) <= eps * (1 + 1e-3) + 1e-5
+    inside = (x >= -1e-5).flatten(1).all(1) & (x <= 1 + 1e-5).flatten(1).all(1)
+    return allowed & inside
+
+
+def distance(case: Case, x: Tensor) -> Tensor:
+    """In the case's norm, `[N]`."""
+    region = BALLS[case.norm](eps=case.eps).around(case.inputs, Bounds())
+    return region.distance(x.to(case.inputs))
+
+
+def show(rows: Sequence[Row]) -> None:
+    """One match as a table."""
+    first = rows[0]
+    print(f"\n{first.match}: {first.model}, {first.norm} {first.eps:.4g}, {first.samples} samples")
+    for row in rows:
+        far = "" if row.median_distance is None else f"   median distance {row.median_distance:.4f}"
+        print(
+            f"  {row.contestant:20} {row.seconds:8.2f} s {row.ratio:7.2f} x",
+            f"  passes {row.forward:7.1f}/{row.backward:6.1f}",
+            f"  robust {row.robust:6.2%}   agree {row.agreement:6.2%}{far}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="matches whose title begins with this")
+    parser.add_argument("--model", help="matches on this model")
+    parser.add_argument("--norm")
+    parser.add_argument("--samples", type=int, help="at most so many")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON, too")
+    asked = parser.parse_args()
+    rows: list[Row] = []
+    for match in matches():
+        if asked.only and not match.title.startswith(asked.only):
+            continue
+        if (asked.model and match.model != asked.model) or (asked.norm and match.norm != asked.norm):
+            continue
+        samples = min(match.samples, asked.samples or match.samples)
+        try:
+            case = load_case(match.model, samples, match.norm, match.eps, asked.batch_size, torch.device(asked.device))
+        except MissingError as missing:
+            print(f"\n{match.title}: {missing}")
+            continue
+        found = compete(match, case, asked.rounds)
+        show(found)
+        rows += found
+        if asked.out:
+            asked.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

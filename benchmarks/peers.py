@@ -1,0 +1,131 @@
+"""Every contestant of benchmarks/attacks.py as a function of a case to adversarial inputs `[N, ...]`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from cases import Case
+from torch import Tensor, nn
+
+from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.catalog import Catalog
+from robustbench_lab.component_syntax import Component, parse_component
+from robustbench_lab.contracts import Bounds
+from robustbench_lab.objectives import Untargeted
+from robustbench_lab.plugin_loading import load_plugins
+from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.sample_rng import SampleRng
+
+Contestant = Callable[[Case], Tensor]
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+
+
+@cache
+def catalog() -> Catalog:
+    return Catalog.from_plugins(load_plugins())
+
+
+def ours(text: str) -> Contestant:
+    """One of our attacks, as `rbl run --attack` takes it."""
+    return partial(_run_ours, text)
+
+
+def _run_ours(text: str, case: Case) -> Tensor:
+    attack = catalog().resolve("attacks", parse_component(text))
+    threat_model = catalog().resolve("threat_models", Component(case.norm, {"eps": case.eps}))
+    problem = AttackProblem(
+        ProblemSetting(
+            model=case.model.model,
+            objective=Untargeted(),
+            threat_model=catalog().build("threat_models", threat_model),
+            clean=case.inputs,
+            goal=case.labels,
+            open=torch.ones(len(case.inputs), dtype=torch.bool, device=case.device),
+            bounds=Bounds(),
+            rng=SampleRng.for_samples(0, attack.name, [str(n) for n in range(len(case.inputs))], case.device),
+            batch_size=case.batch_size,
+            minimum_norm=catalog().find("attacks", attack.name).spec.minimum_norm,
+        )
+    )
+    catalog().build("attacks", attack, problem)
+    case.model.forward_passes += problem.counted_model.forward_passes
+    case.model.backward_passes += problem.counted_model.backward_passes
+    return problem.candidates
+
+
+def official_autoattack(version: str = "standard") -> Contestant:
+    """The official code, as `pyautoattack` ships it."""
+
+    def run(case: Case) -> Tensor:
+        from pyautoattack import AutoAttack
+
+        attack = AutoAttack(
+            case.model, norm=NORMS[case.norm], eps=case.eps, version=version, device=case.device, verbose=False
+        )
+        attack.seed = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made: Tensor = attack.run_standard_evaluation(case.inputs, case.labels, bs=case.batch_size)
+        return made
+
+    return run
+
+
+def torchattacks(name: str, **params: Any) -> Contestant:
+    """An attack of torchattacks; `eps` is the case's where the attack has one."""
+
+    def run(case: Case) -> Tensor:
+        import torchattacks as library
+
+        attack = getattr(library, name)(case.model, **params)
+        if hasattr(attack, "eps"):
+            attack.eps = case.eps
+        return torch.cat([attack(x, y).detach() for x, y in _batches(case)])
+
+    return run
+
+
+def foolbox(name: str, *, minimum_norm: bool = False, **params: Any) -> Contestant:
+    """An attack of Foolbox."""
+
+    def run(case: Case) -> Tensor:
+        import foolbox as library
+
+        model = library.PyTorchModel(case.model, bounds=(0, 1), device=case.device)
+        attack = getattr(library.attacks, name)(**params)
+        budget = None if minimum_norm else case.eps
+        return torch.cat([attack(model, x, y, epsilons=budget)[0].detach() for x, y in _batches(case)])
+
+    return run
+
+
+def art(name: str, *, budget: bool = True, **params: Any) -> Contestant:
+    """An evasion attack of ART."""
+
+    def run(case: Case) -> Tensor:
+        from art.attacks import evasion
+        from art.estimators.classification import PyTorchClassifier
+
+        with torch.inference_mode():
+            classes = case.model.model(case.inputs[:1]).shape[1]
+        shape = tuple(case.inputs.shape[1:])
+        kind = "gpu" if case.inputs.is_cuda else "cpu"
+        wrapped = PyTorchClassifier(
+            case.model, nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type=kind
+        )
+        eps = {"eps": case.eps} if budget else {}
+        attack = getattr(evasion, name)(wrapped, **eps, **params)
+        attack.verbose = False
+        made = attack.generate(case.inputs.cpu().numpy(), case.labels.cpu().numpy())
+        return torch.from_numpy(np.asarray(made)).float().to(case.device)
+
+    return run
+
+
+def _batches(case: Case) -> Any:
+    return zip(case.inputs.split(case.batch_size), case.labels.split(case.batch_size), strict=True)

@@ -1,0 +1,69 @@
+"""The gradient search that swift is made of: sign or normalised steps whose size falls geometrically."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rbl_attacks.ensembles.swift_gaps import Gaps
+from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.contracts import Objective
+
+FIRST_STEP = 2.0
+"""In units of the budget: from any point of the ball to the opposite side."""
+SMALLEST = 1e-12
+
+Loss = Callable[..., Tensor]
+
+
+def gap_scaled_cross_entropy(objective: Objective) -> Loss:
+    """Cross-entropy of logits divided by the margin, `[B]`.
+
+    The logits are scaled so that the true class leads by exactly 1, whatever their size: every class that is near
+    counts, no gradient vanishes in float32, and multiplying all logits by a number changes nothing. Yu & Xu, "Efficient
+    loss function by minimizing the detrimental effect of floating-point errors on gradient-based attacks", CVPR 2023
+    (MIFPE), with t = 1.
+    """
+
+    def loss(logits: Tensor, goal: Tensor) -> Tensor:
+        gap = objective.damage(logits.detach(), goal).abs().clamp_min(SMALLEST)
+        return objective.loss("ce", logits / gap[:, None], goal)
+
+    return loss
+
+
+def lead_of_target(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
+    """How far the logit of a class to aim at is above the label's, `[B]`."""
+    return (logits.gather(1, target[:, None]) - logits.gather(1, label[:, None])).squeeze(1)
+
+
+def climb(problem: AttackProblem, x: Tensor, steps: int, loss: Loss, gaps: Gaps, given: Sequence[Tensor] = ()) -> None:
+    """Ascend from `x`, with steps that fall geometrically from twice the budget to `1 / steps` of that.
+
+    Broken samples drop out of `problem`; the margins reached go to `gaps`. steps + 1 forward and `steps` backward
+    passes a sample. given: what `loss` needs beside logits and goal, `[A]`.
+    """
+    problem.new_search(ascends=False)  # the gaps, and not the loss of one search, tell whether more is to be had
+    size, shrink = FIRST_STEP * problem.eps, steps ** (-1 / max(1, steps - 1))
+    for _ in range(steps):
+        probe = problem.probe(x, loss, given=given)
+        gaps.saw(problem, probe.prediction)
+        x, gradient, *given = problem.drop_done(x, probe.gradient, *given)
+        if problem.finished:
+            return
+        direction = problem.steepest(gradient.nan_to_num_(0, 0, 0), x)
+        x = problem.project(x.add(direction, alpha=size))
+        size *= shrink
+    problem.submit(x)
+    problem.drop_done()
+
+
+def far_start(problem: AttackProblem, draw: str) -> Tensor:
+    """A random point at the edge of the region: a corner of the box in linf, `[A, ...]`.
+
+    Corners lie farther apart than points within the box, so searches from them end in more different places.
+    """
+    direction = problem.steepest(problem.normal(draw), problem.clean)
+    return problem.project(torch.add(problem.clean, direction, alpha=problem.eps))

@@ -1,0 +1,133 @@
+"""Auto-PGD (Croce & Hein, ICML 2020, https://arxiv.org/abs/2003.01690): PGD that sets its own step size.
+
+In l1 the variant of Croce & Hein, "Mind the box", ICML 2021, https://arxiv.org/abs/2103.01208. The numbers are those of
+the official code, https://github.com/fra31/auto-attack, autoattack/autopgd_base.py.
+
+One thing differs: a coordinate that is put back in l1 is exactly the clean one here. There rounding often leaves it
+counted as changed, and the first steps are less sparse.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import ceil
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rbl_attacks.fixed_budget.apgd_steps import Iterate, MomentumSteps, Query, SparseSteps, Steps, drop_done, project_l1
+from rbl_attacks.minimum_norm.nearest_boundary import rivals_by_rank
+from robustbench_lab.attack_problem import AttackProblem, Loss
+from robustbench_lab.errors import SkipCell
+from robustbench_lab.objectives import Untargeted, targeted_difference_of_logits_ratio, targeted_margin
+
+Count = Annotated[int, Field(ge=1)]
+TARGETED_LOSSES = {"targeted-dlr": targeted_difference_of_logits_ratio, "targeted-cw": targeted_margin}
+
+
+def apgd(
+    problem: AttackProblem,
+    *,
+    steps: Count = 100,
+    restarts: Count = 1,
+    loss: str | None = None,
+    rho: Annotated[float, Field(ge=0, le=1)] = 0.75,
+    targets: Count = 9,
+    multi_eps: bool = True,
+) -> None:
+    """Projected ascent with momentum, whose step size is halved where the loss stops rising.
+
+    steps: gradient steps of one search.
+    restarts: searches from different random starts; only samples still unbroken enter the next one.
+    loss: one of the objective's losses (for classifiers `ce`, `dlr` or `cw`), or `targeted-dlr` or `targeted-cw`: these
+        aim at the likeliest wrong classes of the clean input in turn. None: the objective's usual one.
+    rho: share of the steps since the last checkpoint that must raise the loss; otherwise the step size is halved.
+    targets: for the targeted losses, how many classes to aim at; all the wrong ones where there are fewer.
+    multi_eps: l1 only: three tenths of the steps in a ball of 3 times the budget, three tenths in one of 2 times it.
+    """
+    ranked, losses = _aims(problem, loss, targets)
+    for aim, aimed in enumerate(losses):
+        for restart in range(restarts):
+            query = partial(problem.loss_and_gradient, loss=aimed)
+            draw = f"apgd/{loss}/{aim}/{restart}"
+            if problem.norm == "l1":
+                ranked = _sparse_search(problem, query, ranked, draw, steps, multi_eps=multi_eps)
+            else:
+                ranked = _momentum_search(problem, query, ranked, draw, steps, rho)
+            if problem.finished:
+                return
+
+
+def _aims(problem: AttackProblem, loss: str | None, targets: int) -> tuple[Tensor, list[Loss]]:
+    """Wrong classes, likeliest first, int64 `[A, M]`, and for each of them its loss; without targets `[A, 0]`, one."""
+    if loss not in TARGETED_LOSSES:
+        return problem.open_positions.new_empty(problem.open_samples, 0), [loss]
+    if not isinstance(problem.objective, Untargeted):
+        raise SkipCell(f"the loss {loss} chooses its own targets: use the untargeted objective, or loss='ce'")
+    ranked = rivals_by_rank(problem)[:, :targets]
+    return ranked, [partial(_towards, loss=loss, rank=rank) for rank in range(ranked.shape[1])]
+
+
+def _towards(logits: Tensor, label: Tensor, ranked: Tensor, *, loss: str, rank: int) -> Tensor:
+    return TARGETED_LOSSES[loss](logits, label, ranked[:, rank])
+
+
+def _momentum_search(problem: AttackProblem, query: Query, ranked: Tensor, draw: str, steps: int, rho: float) -> Tensor:
+    """One search in linf or l2, from a random point at distance `eps` before it is clipped to the bounds.
+
+    Returns `ranked` for the samples still open.
+    """
+    noise = problem.uniform(draw).mul_(2).sub_(1) if problem.norm == "linf" else problem.normal(draw)
+    order = torch.inf if problem.norm == "linf" else 2
+    length = torch.linalg.vector_norm(noise.flatten(1), ord=order, dim=1).add_(1e-12)
+    problem.new_search()
+    x = problem.project(problem.clean + noise.mul_((problem.eps / length).view(-1, *[1] * (noise.ndim - 1))))
+    at = Iterate.start(query, x, ranked)
+    rule = MomentumSteps.start(problem, at, steps, rho)
+    drop_done(problem, at, rule)
+    return _climb_to_the_end(problem, query, at, rule, steps)
+
+
+def _sparse_search(
+    problem: AttackProblem, query: Query, ranked: Tensor, draw: str, steps: int, *, multi_eps: bool
+) -> Tensor:
+    """One search in l1, from a random point of the ball. Returns `ranked` for the samples still open."""
+    x = problem.clean + problem.normal(draw)
+    early = min(ceil(0.3 * steps), (steps - 1) // 2) if multi_eps else 0
+    for radius in (3, 2) if early else ():
+        problem.new_search(ascends=False)
+        x = project_l1(problem, x, radius * problem.eps)
+        at = Iterate.start(partial(query, candidate=False), x, ranked)
+        rule = SparseSteps.start(problem, at, radius * problem.eps, early, warm=True)
+        _climb(problem, partial(query, candidate=False), at, rule, early)
+        x = at.best_x
+    problem.new_search()
+    at = Iterate.start(query, project_l1(problem, x, problem.eps), ranked)
+    rule = SparseSteps.start(problem, at, problem.eps, steps - 2 * early, warm=early > 0)
+    drop_done(problem, at, rule)
+    return _climb_to_the_end(problem, query, at, rule, steps - 2 * early)
+
+
+def _climb_to_the_end(problem: AttackProblem, query: Query, at: Iterate, rule: Steps, steps: int) -> Tensor:
+    """All steps; the last point needs no gradient. Returns what is left of `at.ranked`."""
+    _climb(problem, query, at, rule, steps - 1)
+    if not problem.finished:
+        problem.submit(rule.move(problem, at))
+        drop_done(problem, at)
+    return at.ranked
+
+
+def _climb(problem: AttackProblem, query: Query, at: Iterate, rule: Steps, steps: int) -> None:
+    for step in range(1, steps + 1):
+        if problem.finished:
+            return
+        x = rule.move(problem, at)
+        at.previous, at.x = at.x, x
+        at.loss, at.gradient = query(x, given=(at.ranked,), out=at.gradient)
+        drop_done(problem, at, rule)
+        at.keep_best()
+        back = rule.adapt(problem, at, step)
+        if back is not None:
+            at.go_back(back)

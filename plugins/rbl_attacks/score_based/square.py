@@ -1,0 +1,116 @@
+"""Square Attack (Andriushchenko, Croce, Flammarion & Hein, ECCV 2020, https://arxiv.org/abs/1912.00049).
+
+Random search: change a square of pixels at a random place, and keep the change where the loss rises. The parameters
+are those of AutoAttack's code (https://github.com/fra31/auto-attack, autoattack/square.py, with the schedule for 10,000
+queries whatever their number). Two things differ, and neither makes it weaker: every sample has its own place and signs
+where AutoAttack draws one place for the whole batch, and the last row and column are reached, as in the paper.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Protocol
+
+from pydantic import Field
+from torch import Tensor
+
+from rbl_attacks.score_based.image_windows import ImageShape
+from rbl_attacks.score_based.square_bumps import L2Bumps
+from rbl_attacks.score_based.square_corners import Corners
+from rbl_attacks.score_based.square_sparse_bumps import L1Bumps
+from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.errors import SkipCell
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Iterations after which the window's share of the image halves."""
+QUERIES_AT_ONCE = 64
+"""Queries whose random numbers are drawn together: one draw of a few numbers costs as much as one of thousands."""
+
+
+class Moves(Protocol):
+    """How one norm changes its inputs. `state` is what has to be cut when samples are done."""
+
+    state: tuple[Tensor, ...]
+
+    def numbers(self) -> int:
+        """Uniform numbers that one change takes for each sample."""
+        ...
+
+    def start(self, draw: str) -> Tensor:
+        """The first inputs to query, `[A, ...]`."""
+        ...
+
+    def change(self, share: float, numbers: Tensor) -> Tensor:
+        """The inputs to query next: about this share of the pixels changed. numbers: `[A, n]`."""
+        ...
+
+    def settle(self, better: Tensor) -> None:
+        """Keep the change where it is better, bool `[A]`, and undo it elsewhere."""
+        ...
+
+    def best(self) -> Tensor:
+        """The inputs kept so far, `[A, ...]`."""
+        ...
+
+
+def square(
+    problem: AttackProblem,
+    *,
+    queries: Annotated[int, Field(ge=2)] = 5000,
+    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8,
+    restarts: Annotated[int, Field(ge=1)] = 1,
+    loss: str = "margin",
+) -> None:
+    """Random search over squares in linf, and over pairs of pseudo-Gaussian bumps in l2 and l1.
+
+    Images may have any shape: where a square does not fit, it is a rectangle of the same area. Inputs without height
+    are images of height 1, with segments for windows.
+
+    queries: forward passes of one restart: the start, the changes, and at last the best input once more.
+    p_init: share of the pixels in the first windows.
+    restarts: searches with other random numbers; only samples still unbroken enter the next one.
+    loss: one of the objective's losses; the paper takes the margin, and `ce` for targeted attacks.
+    """
+    for restart in range(restarts):
+        _search(problem, queries, p_init, f"square/{restart}", loss)
+        if problem.finished:
+            return
+
+
+def _search(problem: AttackProblem, queries: int, p_init: float, draw: str, loss: str) -> None:
+    moves = _moves(problem)
+    best = _known(problem.loss(moves.start(f"{draw}/start"), loss))
+    best, *moves.state = problem.drop_done(best, *moves.state)
+    for query in range(queries - 2):
+        if problem.finished:
+            return
+        turn = query % QUERIES_AT_ONCE
+        if turn == 0:
+            numbers = problem.uniform(f"{draw}/{query}", (QUERIES_AT_ONCE, moves.numbers()))
+        reached = _known(problem.loss(moves.change(_share(p_init, query), numbers[:, turn]), loss))
+        better = reached > best
+        best[better] = reached[better]
+        moves.settle(better)
+        best, numbers, *moves.state = problem.drop_done(best, numbers, *moves.state)
+    if not problem.finished:
+        problem.submit(moves.best())
+        problem.drop_done()
+
+
+def _moves(problem: AttackProblem) -> Moves:
+    image = ImageShape.of(tuple(problem.clean.shape[1:]))
+    if problem.norm == "linf":
+        return Corners(problem, image)
+    if problem.norm == "l2":
+        return L2Bumps(problem, image)
+    if problem.norm == "l1":
+        return L1Bumps(problem, image)
+    raise SkipCell(f"the square attack is defined in linf, l2 and l1, not in {problem.norm}")
+
+
+def _share(p_init: float, query: int) -> float:
+    return p_init / 2.0 ** sum(query > halving for halving in HALVINGS)
+
+
+def _known(loss: Tensor) -> Tensor:
+    """A loss that is no number is the worst there is, so that whatever comes after it is better."""
+    return loss.nan_to_num(float("-inf"), float("inf"), float("-inf"))
