@@ -183,7 +183,7 @@ def matches() -> list[Match]:
             "l2",
             0.5,
             {
-                "robustbench-lab": ours("cw(steps=200, searches=5)"),
+                "robustbench-lab": ours("cw(steps=200, binary_search_steps=5)"),
                 "foolbox": foolbox("L2CarliniWagnerAttack", minimum_norm=True, steps=200, binary_search_steps=5),
             },
             50,
@@ -195,7 +195,7 @@ def matches() -> list[Match]:
             "l1",
             12.0,
             {
-                "robustbench-lab": ours("ead(steps=200, searches=5)"),
+                "robustbench-lab": ours("ead(steps=200, binary_search_steps=5)"),
                 "foolbox": foolbox("EADAttack", minimum_norm=True, steps=200, binary_search_steps=5),
             },
             50,

@@ -65,12 +65,11 @@ def official_autoattack(version: str = "standard") -> Contestant:
         from pyautoattack import AutoAttack
 
         attack = AutoAttack(
-            case.model, norm=NORMS[case.norm], eps=case.eps, version=version, device=case.device, verbose=False
+            case.model, norm=NORMS[case.norm], eps=case.eps, seed=0, version=version, device=case.device
         )
-        attack.seed = 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made: Tensor = attack.run_standard_evaluation(case.inputs, case.labels, bs=case.batch_size)
+            made: Tensor = attack.run_standard_evaluation(case.inputs, case.labels, batch_size=case.batch_size)
         return made
 
     return run

@@ -112,6 +112,8 @@ class AttackSpec(ComponentSpec):
     budget. Fixed-budget attacks stop at the first input within the budget."""
     joint: bool = False
     """It looks at all samples of a cell together, such as for one perturbation of all: its cells are never cut."""
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters with which `rbl plugins check` tries it, where its defaults take long."""
     sample_deterministic: bool = True
     """False where a wrapped library draws its own random numbers, so outcomes may depend on the batch."""
     estimate_passes: Callable[[Mapping[str, Any]], tuple[int, int]] | None = None

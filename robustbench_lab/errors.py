@@ -53,9 +53,10 @@ def describe_error(error: BaseException) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'pgd'?"` for the nearest known name, or what there is when nothing is near."""
     choices = sorted(set(known))
-    close = get_close_matches(name, choices, n=1, cutoff=0.5)
+    close = get_close_matches(name, choices, n=3, cutoff=0.5)
     if close:
-        return f" Did you mean '{close[0]}'?"
+        swapped = [one for one in close if sorted(one) == sorted(name)]  # the commonest slip, which difflib rates low
+        return f" Did you mean '{(swapped or close)[0]}'?"
     if not choices:
         return ""
     shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")

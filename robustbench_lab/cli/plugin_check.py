@@ -71,7 +71,7 @@ def _remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
 def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
     from robustbench_lab.testing.attack_contract import check_attack
 
-    made = catalog.resolve("attacks", Component(entry.spec.name))
+    made = catalog.resolve("attacks", Component(entry.spec.name, dict(entry.spec.quick)))
     for name in entry.spec.threat_models:
 
         def threat_model_of(eps: float, name: str = name) -> Any:

@@ -288,16 +288,8 @@ def recorded(setting: ProblemSetting, seen: list[Tensor]) -> ProblemSetting:
 
 
 def official(norm: str, eps: float, loss: str, model: nn.Module) -> Any:
-    """The official attack: of its repository, or of the older release on PyPI, which has no l1."""
-    pytest.importorskip("autoattack")
-    try:
-        module = import_module("autoattack.autopgd_base")
-    except ModuleNotFoundError:
-        module = import_module("autoattack.autopgd_pt")
-        if norm == "L1":
-            pytest.skip("the installed release of AutoAttack has no l1")
-        if norm == "L2" and loss == "targeted-dlr":
-            pytest.skip("the installed release of AutoAttack takes the first sample's step size for all")
+    """The official attack."""
+    module = pytest.importorskip("pyautoattack.autopgd_base")
     common = {"norm": norm, "eps": eps, "n_iter": 100, "seed": 0, "device": "cpu"}
     if loss == "targeted-dlr":
         attack = module.APGDAttack_targeted(model, **common)

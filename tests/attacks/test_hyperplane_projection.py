@@ -175,7 +175,7 @@ def test_a_sample_has_the_same_step_whatever_else_is_in_the_batch(norm: str) -> 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("reach", [0.01, 0.2, 0.8])
 def test_steps_are_those_of_the_authors_code(norm: str, reach: float) -> None:
-    official = getattr(pytest.importorskip("autoattack.fab_projections"), f"projection_{norm}")
+    official = getattr(pytest.importorskip("pyautoattack.fab_projections"), f"projection_{norm}")
     x, weight, value = case(7, 300, zeros=0.1, at_bounds=0.2, reach=reach, bounds=Bounds())
     step = HYPERPLANES[norm](weight, Bounds()).step_from(x, value)
     theirs = official(x.clone(), weight.clone(), (weight * x).sum(1) - value)

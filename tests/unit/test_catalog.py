@@ -125,7 +125,7 @@ def test_the_core_registers_its_own_components() -> None:
     names = {kind: [entry.spec.name for entry in catalog.entries(kind)] for kind in KINDS}
     assert names["tasks"] == ["classification"]
     assert names["objectives"] == ["targeted", "untargeted"]
-    assert names["threat_models"] == ["l1", "l2", "linf"]
+    assert names["threat_models"] == ["corruption", "l0", "l1", "l2", "linf", "patch", "spatial"]
     assert names["metrics"] == ["clean_accuracy", "robust_accuracy"]
     assert names["reports"] == ["csv", "json", "jsonl", "latex", "markdown", "table"]
     assert names["executors"] == ["inline"]

@@ -15,9 +15,11 @@ def _autoattack_passes(params: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _swift_passes(params: Mapping[str, Any]) -> tuple[int, int]:
-    """For a sample that stays in the race to its end and is looked at by 100 queries without gradients; ten classes."""
-    race = 100 * params["effort"] * (5 * params["effort"] + 1)
-    return 60 + race + 101, 60 + race + 9
+    """For a sample that stays in the race to its end, with ten classes, on a model that hides its gradients."""
+    rounds = 4 + 10 * params["effort"]
+    backward = 60 + 10 + 600 + 1000 * (params["effort"] - 1)
+    without_gradients = 100 + 500 + 5000
+    return backward + rounds + 1 + without_gradients, backward
 
 
 SPECS = [

@@ -1,29 +1,30 @@
 """swift: a reliable evaluation at a small part of AutoAttack's cost. First-party; nothing to tune.
 
-What breaks samples is a good loss, different starts and the right target class, not many steps; and almost all
-samples are either broken soon or so far from it that more passes are wasted on them. So swift
+What breaks samples is a loss that never saturates, the right class to aim at and starts far apart, more than many
+steps. And nearly all samples are broken soon, or are so far from it that further passes are wasted on them. So swift
 
- 1. climbs, on all samples, the gap-scaled cross-entropy (swift_climb.py) for 10 steps from the clean input: this alone
-    breaks nearly everything that APGD-CE and APGD-T break together;
- 2. ranks the wrong classes of the samples left by their distance on the linearised network (MALT, swift_targets.py),
-    and climbs towards the nearest for 10 steps;
- 3. climbs the first loss again, 20 steps from a random corner of the region;
- 4. races: for every sample it knows the share of the clean margin that is still to close, and from the last two rounds
-    how much a search closes in one go (swift_gaps.py). A sample stays in the race while one search in a hundred closed
-    as much as it still needs. The others are given up, and those near the boundary get longer climbs from new corners,
-    in turn on the first loss and towards the next nearest classes. The race ends when nobody is left in it;
- 5. looks for hidden gradients: Square Attack on a few samples; what it breaks is reported, and then every sample is
-    searched (swift_sentinel.py).
+ 1. climbs on all samples for 10 steps from the clean input, along a cross-entropy whose logits are scaled by their own
+    margin (swift_climb.py). This breaks nearly all that APGD-CE and APGD-T break together;
+ 2. makes one step of the whole budget towards each wrong class, and ranks the classes by how near they come
+    (swift_targets.py); then climbs towards the first of them for 10 steps;
+ 3. climbs twice more, for 20 steps from random corners of the region: along the loss of 1, and towards that class;
+ 4. lets the samples race. It knows for each the share of the clean margin that no search has closed yet, and how much
+    the last two rounds closed in one go (swift_gaps.py). A sample stays in while one search in a hundred closed as much
+    as it still needs, and the nearest stay in any case: an eighth of all, halved every other round, 8 at least. They
+    get longer and longer climbs from new corners, in turn along the loss of 1 and towards the first three classes;
+ 5. looks for hidden gradients: Square Attack with few queries on one sample in eight. If it breaks what the gradients
+    did not, the result says so, and every sample is searched this way (swift_sentinel.py).
 
-No step depends on the scale of the logits. Related: A3 (Liu et al., "Practical evaluation of adversarial robustness via
-Adaptive Auto Attack", CVPR 2022, https://arxiv.org/abs/2203.05154) gives up samples far from the boundary, and learns
-starts from broken ones; successive halving (Jamieson & Talwalkar 2016) spends a budget on the most promising;
-MIFPE (Yu & Xu, CVPR 2023) and MALT (Melamed et al., NeurIPS 2024, https://arxiv.org/abs/2407.02240) are used as is.
+Nothing depends on the scale of the logits. Two findings qualify the number: `still-breaking`, if the last round of the
+race broke samples, and `black-box-breaks`.
+
+Related: Adaptive Auto Attack (Liu et al., CVPR 2022, https://arxiv.org/abs/2203.05154) gives up samples far from the
+boundary and learns starts from broken ones; successive halving (Jamieson & Talwalkar, AISTATS 2016,
+https://arxiv.org/abs/1502.07943) spends a budget on the most promising. The loss is MIFPE's (Yu & Xu, CVPR 2023).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -38,23 +39,21 @@ from robustbench_lab.objectives import Untargeted
 from robustbench_lab.records import Finding, Severity
 
 RACE_ROUNDS = 10
+LONGEST = 100
+"""Steps of a climb at most: as many as APGD's."""
 AIMS = (None, 1, None, 0, None, 2, None, 0)
-"""Whom the climbs of the race aim at, in turn: the class of a rank, or (None) whatever the first loss finds."""
+"""What the climbs of the race aim at, in turn: the class of a rank, or (None) whatever the first loss finds."""
 
 
 def swift(problem: AttackProblem, *, effort: Annotated[int, Field(ge=1)] = 1) -> None:
-    """Few climbs on all samples, then a race for those that are near the boundary, then a look without gradients.
+    """A few climbs on all samples, a race for those near the boundary, and a look without gradients.
 
-    effort: how many times 10 rounds the race lasts at most. It ends by itself; 1 is enough unless the result says
-    `still-breaking`.
+    effort: how many times 10 rounds the race lasts. 1 is enough unless the result says `still-breaking`.
     """
-    if problem.finished:
-        return
     search = _Search(problem)
-    search.round(steps=10, aim=None, start="clean")
-    if not problem.finished:
-        search.rank_classes()
-    search.round(steps=10, aim=0, start="clean")
+    search.round(steps=10, aim=None)
+    search.rank_classes()
+    search.round(steps=10, aim=0)
     search.round(steps=20, aim=None, start="far/first")
     search.round(steps=20, aim=0, start="far/second")
     search.race(RACE_ROUNDS * effort)
@@ -62,31 +61,31 @@ def swift(problem: AttackProblem, *, effort: Annotated[int, Field(ge=1)] = 1) ->
         check_without_gradients(problem, search.gaps.left(problem.open_positions))
 
 
-@dataclass
 class _Search:
     """What the climbs have found so far."""
 
-    problem: AttackProblem
-
-    def __post_init__(self) -> None:
-        samples = len(self.problem.candidates)
-        self.gaps = Gaps(samples, self.problem.clean.device)
-        self.loss = gap_scaled_cross_entropy(self.problem.objective)
+    def __init__(self, problem: AttackProblem) -> None:
+        self.problem = problem
+        self.gaps = Gaps(len(problem.candidates), problem.clean.device)
+        self.loss = gap_scaled_cross_entropy(problem.objective)
         self.ranked: Tensor | None = None
 
     def rank_classes(self) -> None:
         """Where any wrong class will do, rank them; a targeted attack has one class to aim at."""
-        if isinstance(self.problem.objective, Untargeted):
+        if isinstance(self.problem.objective, Untargeted) and not self.problem.finished:
             self.ranked = rank_classes(self.problem)
 
-    def round(self, steps: int, aim: int | None, start: str, only: Tensor | None = None) -> int:
-        """One climb for all open samples, or `only` some (int64 `[B]`). Returns how many it broke."""
+    def round(self, steps: int, aim: int | None, start: str | None = None, only: Tensor | None = None) -> int:
+        """One climb for all open samples, or `only` some (int64 `[B]`). Returns how many it broke.
+
+        start: the name of a random draw; None: the clean input.
+        """
         part = self.problem if only is None else self.problem.part(only)
         if part.finished:
             return 0
         rows, before = part.open_positions, self.problem.open_samples
         self.gaps.begin_round()
-        x = part.clean.clone() if start == "clean" else far_start(part, start)
+        x = part.clean.clone() if start is None else far_start(part, start)
         if aim is None or self.ranked is None:
             climb(part, x, steps, self.loss, self.gaps)
         else:
@@ -100,9 +99,11 @@ class _Search:
         """Longer and longer climbs for the samples that still have a chance."""
         broken = 0
         for number in range(rounds):
+            if self.problem.finished:
+                return
             level = number // 2
             racing = self.gaps.racing(self.problem.open_positions, level)
-            steps = 20 * (1 + level)
+            steps = min(LONGEST, 20 * (1 + level))
             broken = self.round(steps, AIMS[number % len(AIMS)], f"far/{number}", racing)
         if broken:
             text = "the last round of the race still broke samples: raise `effort`"

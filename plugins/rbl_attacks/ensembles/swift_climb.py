@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from rbl_attacks.ensembles.swift_gaps import Gaps
+from rbl_attacks.ensembles.swift_steps import direction, step_size
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Objective
 
-FIRST_STEP = 2.0
-"""In units of the budget: from any point of the ball to the opposite side."""
 SMALLEST = 1e-12
 
 Loss = Callable[..., Tensor]
@@ -40,22 +39,21 @@ def lead_of_target(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
 
 
 def climb(problem: AttackProblem, x: Tensor, steps: int, loss: Loss, gaps: Gaps, given: Sequence[Tensor] = ()) -> None:
-    """Ascend from `x`, with steps that fall geometrically from twice the budget to `1 / steps` of that.
+    """Ascend from `x` in steps that become smaller and smaller.
 
     Broken samples drop out of `problem`; the margins reached go to `gaps`. steps + 1 forward and `steps` backward
     passes a sample. given: what `loss` needs beside logits and goal, `[A]`.
     """
     problem.new_search(ascends=False)  # the gaps, and not the loss of one search, tell whether more is to be had
-    size, shrink = FIRST_STEP * problem.eps, steps ** (-1 / max(1, steps - 1))
-    for _ in range(steps):
+    for step in range(steps):
         probe = problem.probe(x, loss, given=given)
         gaps.saw(problem, probe.prediction)
         x, gradient, *given = problem.drop_done(x, probe.gradient, *given)
         if problem.finished:
             return
-        direction = problem.steepest(gradient.nan_to_num_(0, 0, 0), x)
-        x = problem.project(x.add(direction, alpha=size))
-        size *= shrink
+        progress = step / max(1, steps - 1)
+        size = problem.eps * step_size(problem.norm, progress, steps)
+        x = problem.project(x.add(direction(problem, gradient, x, progress), alpha=size))
     problem.submit(x)
     problem.drop_done()
 
@@ -65,5 +63,5 @@ def far_start(problem: AttackProblem, draw: str) -> Tensor:
 
     Corners lie farther apart than points within the box, so searches from them end in more different places.
     """
-    direction = problem.steepest(problem.normal(draw), problem.clean)
-    return problem.project(torch.add(problem.clean, direction, alpha=problem.eps))
+    away = problem.steepest(problem.normal(draw), problem.clean)
+    return problem.project(torch.add(problem.clean, away, alpha=problem.eps))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rbl_attacks.ensembles.swift_climb import lead_of_target
+from rbl_attacks.ensembles.swift_steps import direction
 from robustbench_lab.attack_problem import AttackProblem
 
 CLASSES = 9
@@ -23,7 +24,7 @@ def rank_classes(problem: AttackProblem) -> Tensor:
     everything = torch.arange(problem.open_samples, device=problem.clean.device)
     at_once = max(1, problem.batch_size // CLASSES)  # M + 1 gradients of each sample are in memory together
     ranked: Tensor | None = None
-    for index in everything.split(at_once):
+    for index in torch.split(everything, at_once):
         part = problem.part(index)
         classes = _largest_wrong(part)
         lead = _lead_after_a_step(part, classes)
@@ -48,8 +49,7 @@ def _lead_after_a_step(problem: AttackProblem, classes: Tensor) -> Tensor:
     _, jacobian = problem.logits_and_jacobian(problem.clean, aims)
     rows = torch.arange(len(classes), device=classes.device)
     for rank in range(classes.shape[1]):
-        slope = (jacobian[:, 1 + rank] - jacobian[:, 0]).nan_to_num_(0, 0, 0)
-        step = problem.steepest(slope, problem.clean)
+        step = direction(problem, jacobian[:, 1 + rank] - jacobian[:, 0], problem.clean, progress=0.5)
         logits = problem.logits(problem.project(torch.add(problem.clean, step, alpha=problem.eps)))
         lead[rows, rank] = lead_of_target(logits, problem.goal, classes[rows, rank]).nan_to_num(float("-inf"))
         rows, jacobian = problem.drop_done(rows, jacobian)

@@ -12,8 +12,6 @@ from rbl_attacks.minimum_norm.unit_gradient import per_sample
 from rbl_attacks.minimum_norm.unit_scale import unit
 from robustbench_lab.attack_problem import AttackProblem
 
-_INSIDE = 0.999999
-"""Clean inputs are drawn in by this factor, since only points inside the range have a finite inverse tanh."""
 _CHECKS = 10
 _PROGRESS = 0.9999
 _FINAL_STEP = 0.01
@@ -33,15 +31,16 @@ def cw(
 ) -> None:
     """Adam on the squared distance plus c times the missing margin, and a binary search for each sample's c.
 
-    The search runs in the space of the inverse tanh, where every point is within the bounds; the nearest input that
-    succeeds is kept (the authors' confidence of 0). Three things differ from the authors' code. A sample whose loss has
-    not fallen by a ten thousandth in a tenth of the steps is done with its c; there whole batches are. The learning
-    rate falls along a cosine. A value of c counts as large enough where its last steps succeed; there one success does,
-    which the first step, of a length that does not depend on c, may bring.
+    The nearest input that succeeds is kept (the authors' confidence of 0). Four things differ from the authors' code.
+    The bounds are kept by projection (the first way of section V-B), since their change of variables, a tanh, hardly
+    moves values near a bound, such as a black background. A sample whose loss has not fallen by a ten thousandth in a
+    tenth of the steps is done with its c; there whole batches are. The learning rate falls geometrically. A value of c
+    counts as large enough where its last steps succeed; there one success does, which the first step, of a length that
+    does not depend on c, may bring.
 
     steps: gradient steps for one value of c, at most; the authors take up to 10000.
     binary_search_steps: values of c that are tried.
-    step_size: Adam's first learning rate; it falls to a hundredth.
+    step_size: Adam's first learning rate, in units of the data's range; it falls to a hundredth.
     initial_const: the first c, for data from 0 to 1; ten times as large after each failure until the first success.
     """
     problem.new_search(ascends=False)
@@ -60,8 +59,8 @@ def _descend(problem: AttackProblem, const: Tensor, steps: int, step_size: float
     search = _Search(problem, const)
     for first in range(0, steps, math.ceil(steps / _CHECKS)):
         last = min(first + math.ceil(steps / _CHECKS), steps)
-        falling = [(1 + math.cos(math.pi * step / steps)) / 2 for step in range(first, last)]
-        succeeded, loss = search.run([step_size * (_FINAL_STEP + (1 - _FINAL_STEP) * share) for share in falling])
+        falling = [_FINAL_STEP ** (step / steps) for step in range(first, last)]
+        succeeded, loss = search.run([step_size * share for share in falling])
         enough[search.rows] = succeeded
         going = (loss <= _PROGRESS * before).nonzero().squeeze(1)
         before = loss[going]
@@ -79,24 +78,24 @@ class _Search:
         self.rows = torch.arange(len(const), device=const.device)
         """Where its samples stand among those of the whole search."""
         self._const = const
-        self._free = _free(problem)
-        self._adam = Adam(self._free)
+        self._x = problem.clean.clone()
+        self._adam = Adam(self._x)
 
     def run(self, rates: list[float]) -> tuple[Tensor, Tensor]:
         """A step for each learning rate; whether one of the points succeeded, and the lowest loss of any, `[A]`."""
         succeeded = torch.zeros_like(self.rows, dtype=torch.bool)
         lowest = torch.full_like(self._const, math.inf)
+        width, bounds = unit(self.problem), self.problem.bounds
         for rate in rates:
-            x, slope = _input(self.problem, self._free)
-            probe = self.problem.probe(x, "margin")
+            probe = self.problem.probe(self._x, "margin")
             succeeded |= probe.succeeded
-            change = x.sub_(self.problem.clean).div_(unit(self.problem))
+            change = (self._x - self.problem.clean).div_(width)
             loss = change.square().flatten(1).sum(1) - self._const * probe.loss.clamp_max(0)
             lowest = torch.minimum(lowest, loss)
-            pull = torch.where(probe.loss < 0, self._const, 0) * (unit(self.problem) / 2)
-            descent = change.addcmul_(probe.gradient, per_sample(pull, change), value=-1).mul_(slope)
+            pull = torch.where(probe.loss < 0, self._const, 0) * (width / 2)
+            descent = change.addcmul_(probe.gradient, per_sample(pull, change), value=-1)  # half the loss's gradient
             mean, size = self._adam.step(descent.nan_to_num_(0, 0, 0))
-            self._free.addcdiv_(mean, size, value=-rate)
+            self._x.addcdiv_(mean, size, value=-rate * width).clamp_(bounds.low, bounds.high)
         return succeeded, lowest
 
     def keep(self, index: Tensor) -> None:
@@ -105,22 +104,4 @@ class _Search:
             return
         self.problem = self.problem.part(index)
         self._adam.keep(index)
-        self.rows, self._const, self._free = self.rows[index], self._const[index], self._free[index]
-
-
-def _free(problem: AttackProblem) -> Tensor:
-    """The clean inputs in the space that is searched, `[A, ...]`; that of the inputs where the range is open."""
-    if not math.isfinite(problem.bounds.width):
-        return problem.clean.clone()
-    centred = (problem.clean - problem.bounds.low).mul_(2 / problem.bounds.width).sub_(1)
-    return centred.mul_(_INSIDE).atanh_()
-
-
-def _input(problem: AttackProblem, free: Tensor) -> tuple[Tensor, Tensor]:
-    """The inputs that points of the searched space stand for, and their slope (up to a factor), `[A, ...]` each."""
-    if not math.isfinite(problem.bounds.width):
-        return free.clamp(problem.bounds.low, problem.bounds.high), torch.ones_like(free)
-    tanh = free.tanh()
-    slope = 1 - tanh.square()
-    x = tanh.add_(1).mul_(problem.bounds.width / 2).add_(problem.bounds.low)
-    return x.clamp_(problem.bounds.low, problem.bounds.high), slope
+        self.rows, self._const, self._x = self.rows[index], self._const[index], self._x[index]

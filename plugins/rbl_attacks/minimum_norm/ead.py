@@ -30,7 +30,7 @@ _BRACKET = 3.0
 def ead(
     problem: AttackProblem,
     *,
-    searches: Count = 9,
+    binary_search_steps: Count = 9,
     steps: Count = 300,
     step_size: Above0 = 0.01,
     regularization: Annotated[float, Field(ge=0)] = 0.01,
@@ -45,7 +45,7 @@ def ead(
     bounds) for the candidate, which saves a pass a step, ends when c is known to a factor of 3, and decides for each
     sample by itself when a search is hopeless.
 
-    searches: constants c that are tried for each sample at most.
+    binary_search_steps: constants c that are tried for each sample at most.
     steps: gradient steps of one search at most; 1000 in the paper.
     step_size: at the start of a search, in units of the data's range; it falls to 0 with the square root.
     regularization: how much every change shrinks in a step, in units of the data's range; as in the authors' code
@@ -57,7 +57,7 @@ def ead(
     everyone = problem
     const = _first_const(problem, step_size, regularization)
     low, high = torch.zeros_like(const), torch.full_like(const, math.inf)
-    for _ in range(searches):
+    for _ in range(binary_search_steps):
         problem.new_search(ascends=False)
         broken = _search(problem, const, steps, step_size, regularization, abort_early=abort_early)
         low, high = torch.where(broken, low, const), torch.where(broken, const, high)

@@ -23,8 +23,9 @@ def mim(
     """
     size = step_size_or_default(problem, step_size, steps)
     x, velocity = problem.clean.clone(), torch.zeros_like(problem.clean)
+    gradient = None
     for _ in range(steps):
-        _, gradient = problem.loss_and_gradient(x, loss)
+        _, gradient = problem.loss_and_gradient(x, loss, out=gradient)
         x, velocity, gradient = problem.drop_done(x, velocity, gradient)
         if problem.finished:
             return

@@ -17,15 +17,21 @@ _ORDER = {"linf": math.inf, "l2": 2.0}
 
 
 def accumulated(velocity: Tensor, gradient: Tensor, decay: float) -> Tensor:
-    """`decay * velocity + gradient / mean(|gradient|)`, `[A, ...]`; overwrites `velocity`.
+    """`decay * velocity + gradient / mean(|gradient|)`, `[A, ...]`; overwrites both.
 
     Dong et al. 2018 (eq. 6) divide by the sum of the absolute values; the published code of this family (MI, NI, DI,
-    VMI) by their mean, which matters where the velocity is added to an input. A gradient that is not finite counts
-    as 0 there.
+    VMI) by their mean, which matters where the velocity is added to an input. What is not finite in a gradient counts
+    as 0.
     """
-    gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-    mean = gradient.abs().flatten(1).mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return velocity.mul_(decay).add_(gradient / mean.view(-1, *[1] * (gradient.ndim - 1)))
+    mean = _mean_size(gradient)
+    if not bool(mean.isfinite().all()):
+        mean = _mean_size(gradient.nan_to_num_(0.0, 0.0, 0.0))
+    mean = mean.clamp_min(torch.finfo(gradient.dtype).tiny)
+    return velocity.mul_(decay).addcdiv_(gradient, mean.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def _mean_size(gradient: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(gradient.flatten(1), ord=1, dim=1) / gradient[0].numel()
 
 
 def step_size_or_default(problem: AttackProblem, step_size: float | None, steps: int) -> float:
@@ -34,8 +40,8 @@ def step_size_or_default(problem: AttackProblem, step_size: float | None, steps:
 
 
 def ascend(problem: AttackProblem, x: Tensor, velocity: Tensor, size: float) -> Tensor:
-    """One step of `size` from `x` along the steepest direction of `velocity`, back in the region, `[A, ...]`."""
-    return problem.project(x + size * problem.steepest(velocity.clone(), x))
+    """One step of `size` from `x` along the steepest direction of `velocity`, back in the region; overwrites `x`."""
+    return problem.project(x.add_(problem.steepest(velocity.clone(), x), alpha=size))
 
 
 def per_coordinate(problem: AttackProblem) -> float:
