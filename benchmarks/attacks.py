@@ -70,22 +70,20 @@ def matches() -> list[Match]:
     """Every comparison, at settings all contestants have."""
     small, large = 2 / 255, 8 / 255
     step = small / 4
-    autoattack = {"robustbench-lab": ours("autoattack"), "official": official_autoattack()}
+    autoattack = {"robustbench-lab": ours("autoattack"), "official": official_autoattack(), "swift": ours("swift")}
     swift = {"swift": ours("swift"), "official AutoAttack": official_autoattack()}
     return [
         Match("autoattack", "resnet_2b", "linf", small, autoattack, 1000),
         Match("autoattack", "wide_kw", "linf", large, autoattack, 1000),
         Match("autoattack", "resnet_2b", "l2", 0.5, autoattack, 300),
         Match("autoattack", "resnet_2b", "l1", 12.0, autoattack, 300),
-        Match("swift", "resnet_2b", "linf", small, swift, 1000),
-        Match("swift", "wide_kw", "linf", large, swift, 1000),
+        Match("swift", "resnet_2b", "l1", 3.0, swift, 300),
         Match("swift", "base_kw", "linf", small, swift, 300),
-        Match("swift", "resnet18-at", "linf", large, swift, 300),
-        Match("swift", "resnet18-plain", "linf", 1 / 255, swift, 300),
+        Match("swift", "resnet18-at", "linf", large, swift, 200),
+        Match("swift", "resnet18-plain", "linf", 1 / 255, swift, 200),
         Match("swift", "mnist_fc", "linf", 0.03, swift, 300),
         Match("swift", "digits-cnn-at", "linf", 0.15, swift, 450),
         Match("swift", "digits-cnn", "linf", 0.1, swift, 450),
-        Match("swift", "resnet_2b", "l2", 0.5, swift, 300),
         Match(
             "fgsm",
             "resnet_2b",
