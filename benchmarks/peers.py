@@ -69,7 +69,8 @@ def official_autoattack(version: str = "standard") -> Contestant:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made: Tensor = attack.run_standard_evaluation(case.inputs, case.labels, batch_size=case.batch_size)
+            made: Tensor
+            made, _ = attack.run_standard_evaluation(case.inputs, case.labels, batch_size=case.batch_size)
         return made
 
     return run

@@ -86,7 +86,7 @@ def official_apgd(model: nn.Module) -> Attack:
 def official_autoattack(model: nn.Module) -> Attack:
     module = pytest.importorskip("pyautoattack")
     attack = module.AutoAttack(model, norm="Linf", eps=EPS, seed=0, device="cpu")
-    return lambda images, labels: attack.run_standard_evaluation(images, labels, batch_size=128)
+    return lambda images, labels: attack.run_standard_evaluation(images, labels, batch_size=128)[0]
 
 
 def official_result(attack: Callable[[nn.Module], Attack], model: nn.Module, samples: Samples) -> Result:
