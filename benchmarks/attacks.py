@@ -93,7 +93,7 @@ def matches() -> list[Match]:
                 "robustbench-lab": ours("fgsm"),
                 "torchattacks": torchattacks("FGSM"),
                 "foolbox": foolbox("LinfFastGradientAttack"),
-                "ART": art("FastGradientMethod", batch_size=512),
+                "ART": art("FastGradientMethod", batch_size=256),
             },
         ),
         Match(
@@ -105,7 +105,7 @@ def matches() -> list[Match]:
                 "robustbench-lab": ours(f"pgd(steps=40, step_size={step})"),
                 "torchattacks": torchattacks("PGD", alpha=step, steps=40),
                 "foolbox": foolbox("LinfPGD", steps=40, abs_stepsize=step),
-                "ART": art("ProjectedGradientDescent", eps_step=step, max_iter=40, num_random_init=1, batch_size=512),
+                "ART": art("ProjectedGradientDescent", eps_step=step, max_iter=40, num_random_init=1, batch_size=256),
             },
         ),
         Match(
@@ -127,7 +127,7 @@ def matches() -> list[Match]:
                 "robustbench-lab": ours("apgd(steps=100)"),
                 "torchattacks": torchattacks("APGD", norm="Linf", steps=100, n_restarts=1),
                 "ART": art(
-                    "AutoProjectedGradientDescent", eps_step=2 * small, max_iter=100, nb_random_init=1, batch_size=512
+                    "AutoProjectedGradientDescent", eps_step=2 * small, max_iter=100, nb_random_init=1, batch_size=256
                 ),
             },
         ),
@@ -139,7 +139,7 @@ def matches() -> list[Match]:
             {
                 "robustbench-lab": ours("square(queries=500)"),
                 "torchattacks": torchattacks("Square", norm="Linf", n_queries=500),
-                "ART": art("SquareAttack", max_iter=500, batch_size=512),
+                "ART": art("SquareAttack", max_iter=500, batch_size=256),
             },
         ),
         Match(
@@ -284,7 +284,7 @@ def main() -> None:
     parser.add_argument("--norm")
     parser.add_argument("--samples", type=int, help="at most so many")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="write the figures as JSON, too")
     asked = parser.parse_args()

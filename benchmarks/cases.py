@@ -66,7 +66,7 @@ def _onnx(file: str, norm: dict[str, list[float]]) -> Callable[[int], Loaded]:
 
 def _resnet18(file: str) -> Callable[[int], Loaded]:
     def load(samples: int) -> Loaded:
-        return timm_model("resnet18", weights=_there(TRAINED / file), num_classes=10), *_cifar(samples)
+        return timm_model("resnet18", weights=str(_there(TRAINED / file)), num_classes=10), *_cifar(samples)
 
     return load
 

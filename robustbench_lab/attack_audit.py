@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.problem_setting import ProblemSetting
-from robustbench_lab.records import Finding, Outcomes, Severity
+from robustbench_lab.records import Finding, Outcomes, Severity, Share
 from robustbench_lab.sample_trees import cut
 
 RANDOMIZED_PASSES = 5
@@ -25,6 +26,12 @@ class Audit:
 
     outcomes: Outcomes
     findings: tuple[Finding, ...]
+    """Evidence, to be added up over the units of a cell."""
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What the evidence of these samples alone amounts to."""
+        return merge_findings(self.findings)
 
 
 def audit_attack(problem: AttackProblem, setting: ProblemSetting, judge: nn.Module, *, passes: int) -> Audit:
@@ -77,16 +84,12 @@ def _judged(setting: ProblemSetting, judge: nn.Module, candidates: Tensor, passe
 
 
 def _findings(violations: int, unconfirmed: int, samples: int) -> tuple[Finding, ...]:
-    found = []
-    if violations:
-        severity = Severity.FATAL if violations * 2 > samples else Severity.SUSPECT
-        text = "the attack handed in inputs outside the threat model; they count as failed attacks"
-        found.append(Finding("outside-threat-model", severity, text, float(violations)))
-    if unconfirmed:
-        severity = Severity.SUSPECT if unconfirmed > max(1, samples // 500) else Severity.INFO
-        text = "a fresh forward pass did not confirm the attack's success"
-        found.append(Finding("unconfirmed-success", severity, text, float(unconfirmed)))
-    return tuple(found)
+    text = "the attack handed in inputs outside the threat model; they count as failed attacks"
+    share = Share(violations, samples, 0.5, above=Severity.FATAL, below=Severity.SUSPECT)
+    outside = Finding("outside-threat-model", Severity.INFO, text, float(violations), share)
+    text = "a fresh forward pass did not confirm the attack's success"
+    share = Share(unconfirmed, samples, 1 / 500, above=Severity.SUSPECT, below=Severity.INFO, more_than=1)
+    return outside, Finding("unconfirmed-success", Severity.INFO, text, float(unconfirmed), share)
 
 
 def _array(tensor: Tensor, dtype: type[np.generic]) -> np.ndarray:

@@ -67,6 +67,21 @@ def checkpoint_path(folder: Path, cell_id: str, start: int, stop: int) -> Path:
     return folder / f"{cell_id}-{start}-{stop}.safetensors"
 
 
+def kept_slices(folder: Path | None) -> dict[str, list[tuple[int, int]]]:
+    """Cell ids to the start and stop of the units that have a checkpoint in this folder."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for path in folder.glob("*.safetensors") if folder else []:
+        cell_id, start, stop = path.stem.rsplit("-", 2)
+        found.setdefault(cell_id, []).append((int(start), int(stop)))
+    return found
+
+
+def remove_checkpoints(folder: Path, cell_id: str) -> None:
+    """Forget those of all units of a cell."""
+    for path in folder.glob(f"{cell_id}-*.safetensors"):
+        remove_checkpoint(path)
+
+
 def remove_checkpoint(path: Path) -> None:
     """Forget it, and the folder with the last one. A file that cannot be removed costs a warning."""
     try:

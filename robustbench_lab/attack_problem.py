@@ -30,7 +30,7 @@ from torch import Tensor
 
 from robustbench_lab.attack_checkpoint import AttackCheckpoint
 from robustbench_lab.attack_stages import AttackStages
-from robustbench_lab.batch_size import BatchSize
+from robustbench_lab.batch_size import BatchSize, out_of_memory
 from robustbench_lab.candidate_ledger import CandidateLedger, check_like
 from robustbench_lab.contracts import Bounds, Objective, Region, ThreatModel
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
@@ -488,9 +488,9 @@ class AttackProblem:
         """`work` on one part; when memory runs out, on halves of it, and on batches of that size from then on."""
         try:
             return work(part)
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as error:
             size = part.stop - part.start
-            if size == 1:
+            if size == 1 or not out_of_memory(error):
                 raise
             self._memory.size = max(1, size // 2)
         middle = part.start + size // 2

@@ -11,7 +11,7 @@ from robustbench_lab.candidate_ledger import CandidateLedger
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
 from robustbench_lab.global_randomness import global_state, restore_global_state
 from robustbench_lab.pass_counter import PassCounter
-from robustbench_lab.records import Finding, Severity
+from robustbench_lab.records import Finding, finding_json, finding_of
 
 
 class AttackStages:
@@ -51,7 +51,7 @@ class AttackStages:
         facts = {
             "finished": self._finished,
             "passes": [self._counter.forward_passes, self._counter.backward_passes],
-            "notes": [[note.code, note.severity, note.message, note.value] for note in self._notes],
+            "notes": [finding_json(note) for note in self._notes],
             "trace": trace_facts,
             "randomness": global_state(),
         }
@@ -60,9 +60,7 @@ class AttackStages:
     def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self._finished = facts["finished"]
         self._counter.forward_passes, self._counter.backward_passes = facts["passes"]
-        self._notes.extend(
-            Finding(code, Severity(severity), message, value) for code, severity, message, value in facts["notes"]
-        )
+        self._notes.extend(finding_of(note) for note in facts["notes"])
         self._ledger.restore(_without_prefix("ledger", tensors))
         self._trace.restore(_without_prefix("trace", tensors), facts["trace"])
         restore_global_state(facts["randomness"])

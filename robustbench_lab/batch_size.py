@@ -1,13 +1,24 @@
 """How many samples go through a model at once, where the user names no number."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
+
+from robustbench_lab.records import Cell
 
 MOST = 512
-CPU_VALUES = 1 << 21
-"""Input values in one pass on a CPU (512 CIFAR images, 13 of ImageNet's). Larger batches gain nothing there, and
-running out of memory is no exception that could be caught, but the end of the process."""
+MOST_ON_GPU = 1024
+CPU_VALUES = 3 << 18
+"""Input values in one pass on a CPU (256 CIFAR images, 5 of ImageNet's). Larger batches gain nothing there, and lose up
+to half the speed where activations pass 32 MiB, which are then new memory in every pass. And running out of memory is
+often no exception that could be caught, but the end of the process."""
+MEASURED = (1, 4)
+"""Samples of the two passes from which a GPU's need of memory is extrapolated."""
+USED_SHARE = 0.7
+"""Of the free memory. The rest is for what is kept beside the passes, and for fragments."""
 
 
 def first_batch_size(device: torch.device, values: int) -> int:
@@ -17,8 +28,74 @@ def first_batch_size(device: torch.device, values: int) -> int:
     return max(1, min(MOST, CPU_VALUES // max(1, values)))
 
 
+def measured_batch_size(model: nn.Module, example: Tensor, share: float) -> int:
+    """The first batch on a GPU, from its free memory and two measured passes.
+
+    example: a few inputs `[N, ...]` on the GPU. share: of the GPU's memory that is this process's to use.
+    """
+    device = example.device
+    peaks = []
+    for samples in MEASURED:
+        batch = example[:1].expand(samples, *example.shape[1:]).clone()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        _pass(model, batch)
+        peaks.append(torch.cuda.max_memory_allocated(device) - before)
+    free, total = torch.cuda.mem_get_info(device)
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return fitting_batch_size(min(free + idle, int(share * total)), (MEASURED[0], peaks[0]), (MEASURED[1], peaks[1]))
+
+
+def fitting_batch_size(free: int, small: tuple[int, int], large: tuple[int, int]) -> int:
+    """Samples that fit into `free` bytes, by a line through two measurements (samples, bytes); a power of two.
+
+    At least 1: what does not fit at all says so itself.
+    """
+    each = (large[1] - small[1]) / (large[0] - small[0])
+    fixed = max(0.0, small[1] - each * small[0])
+    if each <= 0:
+        return MOST_ON_GPU
+    fitting = max(0, int((USED_SHARE * free - fixed) / each))
+    return max(1, min(MOST_ON_GPU, 1 << max(0, fitting.bit_length() - 1)))
+
+
+def _pass(model: nn.Module, batch: Tensor) -> None:
+    """Forward and backward; forward alone, where there is no gradient."""
+    leaf = batch.requires_grad_()
+    with torch.enable_grad():
+        prediction = model(leaf)
+        if isinstance(prediction, Tensor) and prediction.requires_grad:
+            torch.autograd.grad(prediction.sum(), leaf)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory has run out; PyTorch has no class of its own for the CPU's."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 @dataclass
 class BatchSize:
     """Samples in one query at most; shared by an attack problem and its parts."""
 
     size: int
+
+
+@dataclass
+class BatchMemory:
+    """The batch sizes that have worked: a cell like one that ran out of memory begins with what worked there."""
+
+    _sizes: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    def limit(self, cell: Cell, device_kind: str) -> int | None:
+        """What worked for cells like this one; None where there was none."""
+        return self._sizes.get(_alike(cell, device_kind))
+
+    def learn(self, cell: Cell, device_kind: str, batch_size: int) -> None:
+        """A unit of this cell has ended well with this batch size."""
+        self._sizes[_alike(cell, device_kind)] = batch_size
+
+
+def _alike(cell: Cell, device_kind: str) -> tuple[str, ...]:
+    return cell.model.identity, cell.defense.identity, cell.dataset.identity, cell.attack.name, device_kind

@@ -136,7 +136,7 @@ def rbl_metrics() -> list[MetricSpec]:
 
 @hookimpl
 def rbl_executors() -> list[ExecutorSpec]:
-    """In this process."""
+    """In this process, and in several."""
     return [
         ExecutorSpec(
             name="inline",
@@ -144,7 +144,14 @@ def rbl_executors() -> list[ExecutorSpec]:
             summary="in this process, one work unit after another",
             tasks=(),
             version=VERSION,
-        )
+        ),
+        ExecutorSpec(
+            name="local",
+            factory="robustbench_lab.executors.local:LocalExecutor",
+            summary="one process for each device slot; one that dies or hangs costs its work unit only",
+            tasks=(),
+            version=VERSION,
+        ),
     ]
 
 
@@ -166,6 +173,7 @@ def rbl_reports() -> list[ReportSpec]:
             summary=summary,
             tasks=(),
             version=VERSION,
+            rows_only=name not in ("json", "jsonl"),
         )
         for name, summary in summaries.items()
     ]

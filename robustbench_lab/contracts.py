@@ -112,6 +112,9 @@ class AttackSpec(ComponentSpec):
     budget. Fixed-budget attacks stop at the first input within the budget."""
     joint: bool = False
     """It looks at all samples of a cell together, such as for one perturbation of all: its cells are never cut."""
+    compares_samples: bool = False
+    """What it spends on a sample depends on the other samples of its work unit: its cells are always cut alike, however
+    many slots there are."""
     quick: Mapping[str, Any] = field(default_factory=dict)
     """Parameters with which `rbl plugins check` tries it, where its defaults take long."""
     sample_deterministic: bool = True
@@ -159,7 +162,13 @@ class ExecutorSpec(ComponentSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSpec(ComponentSpec):
-    """`factory(leaderboard: Leaderboard) -> str`: one text format of a leaderboard."""
+    """`factory(leaderboard: Leaderboard) -> str`: one text format of a leaderboard.
+
+    rows_only: whether it needs neither `leaderboard.records` nor the outcomes of rows. It is then given a leaderboard
+    without them, which a large database hands out many times faster.
+    """
+
+    rows_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

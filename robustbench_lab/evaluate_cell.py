@@ -16,11 +16,12 @@ from torch import Tensor
 from robustbench_lab.attack_audit import Audit, audit_candidates
 from robustbench_lab.attack_checkpoint import AttackCheckpoint, checkpoint_path, remove_checkpoint
 from robustbench_lab.attack_problem import AttackProblem, Progress
-from robustbench_lab.batch_size import first_batch_size
-from robustbench_lab.contracts import Estimate
+from robustbench_lab.batch_size import out_of_memory
+from robustbench_lab.contracts import Dataset, Estimate
+from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.diagnostics.unmoved import unmoved_finding
 from robustbench_lab.diagnostics.verdict import verdict_of
-from robustbench_lab.errors import SkipCell, describe_error
+from robustbench_lab.errors import SkipCell, UsageError, describe_error
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.mixed_precision import MixedPrecision
 from robustbench_lab.prediction import predict_in_batches
@@ -45,11 +46,18 @@ ADVERSARIAL = "adversarial"
 """Name of the tensor in a file of adversarial inputs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
     """What changes how a unit is evaluated, and not what it means."""
 
     batch_size: int | None = None
+    """The user's; None: by the device."""
+    batch_limit: int | None = None
+    """What worked where a like cell ran out of memory."""
+    batch_divisor: int = 1
+    """Above 1 where a worker was killed at the usual size."""
+    device_share: float = 1.0
+    """Of the device's memory that is this unit's to use."""
     save_adversarials: bool = False
     mixed_precision: bool = False
     """Search in 16 bits where PyTorch deems it safe; every success is confirmed, and judged, in float32."""
@@ -84,7 +92,9 @@ def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, 
     except SkipCell as skip:
         record = replace(blank, status=Status.SKIPPED, reason=str(skip))
     except (Exception, SystemExit) as error:
-        record = replace(blank, reason=describe_error(error))
+        # Where memory has run out with a batch of one, the unit needs more than its share of the device.
+        needed = 1.0 if out_of_memory(error) else 0.0
+        record = replace(blank, reason=describe_error(error), memory_share=needed)
     earlier = checkpoint.earlier_seconds if checkpoint else 0.0
     return replace(record, wall_seconds=earlier + time.perf_counter() - began)
 
@@ -102,7 +112,7 @@ def close_cell(cell: Cell, units: Sequence[UnitRecord], metrics: Mapping[str, Me
     """A cell's unit records, in order of their samples, to its result. The first unit that is not ok decides."""
     bad = next((unit for unit in units if unit.status is not Status.OK), None)
     outcomes = None if bad else join_outcomes([unit.outcomes for unit in units if unit.outcomes is not None])
-    findings = _merge_findings([finding for unit in units for finding in unit.findings])
+    findings = merge_findings(finding for unit in units for finding in unit.findings)
     samples = len(cell.samples.sample_ids)
     return CellRecord(
         cell=cell,
@@ -141,7 +151,8 @@ def _evaluate(
 ) -> UnitRecord:
     cell = unit.cell
     loaded = bench.load(cell)
-    batch_size = options.batch_size or first_batch_size(bench.device, bench.samples(loaded, [0]).inputs.numel())
+    _check_samples(cell, loaded.dataset)
+    batch_size = _first_batch_size(cell, bench, loaded, options)
     preflight = bench.preflight(cell, loaded, batch_size)
     if reason := fatal_reason(preflight):
         return replace(blank, status=Status.SKIPPED, reason=reason, findings=tuple(preflight))
@@ -169,8 +180,22 @@ def _evaluate(
             *audit.findings,
         ),
         batch_size=problem.batch_size,
+        memory_share=bench.memory_share(),
         artifact=_adversarials(problem, unit) if options.save_adversarials else None,
     )
+
+
+def _check_samples(cell: Cell, dataset: Dataset) -> None:
+    """The data may be read on another machine than the plan was made on, or have changed since."""
+    planned = cell.samples.sample_ids
+    if tuple(dataset.sample_ids[: len(planned)]) != planned:
+        text = "does not hold the samples that the run was planned with: its files have changed, or are others here"
+        raise UsageError(f"'{cell.dataset.label}' {text}")
+
+
+def _first_batch_size(cell: Cell, bench: Workbench, loaded: LoadedCell, options: EvaluationOptions) -> int:
+    size = options.batch_size or bench.first_batch_size(cell, loaded, options.device_share)
+    return max(1, min(size, options.batch_limit or size) // options.batch_divisor)
 
 
 def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_size: int) -> ProblemSetting:
@@ -239,20 +264,3 @@ def _adversarials(problem: AttackProblem, unit: WorkUnit) -> bytes:
 
     of = {"cell": unit.cell.cell_id, "start": str(unit.start), "stop": str(unit.stop)}
     return save({ADVERSARIAL: problem.candidates.cpu().contiguous()}, of)
-
-
-def _merge_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """One finding a code: counts are added, the severest stands."""
-    order = ["info", "suspect", "fatal"]
-    merged: dict[str, Finding] = {}
-    for finding in findings:
-        known = merged.get(finding.code)
-        if known is None:
-            merged[finding.code] = finding
-            continue
-        severest = max(known, finding, key=lambda one: order.index(one.severity))
-        both = known.value is not None and finding.value is not None
-        merged[finding.code] = replace(
-            severest, value=(known.value or 0) + (finding.value or 0) if both else severest.value
-        )
-    return tuple(merged.values())

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from robustbench_lab.contracts import Objective
 
 RANDOMIZED_EOT = 20
@@ -38,6 +37,8 @@ class Mean:
 
 def detached(prediction: Any) -> Any:
     """A prediction without its graph: a tensor, a list, or a dict of these."""
+    from torch import Tensor
+
     if isinstance(prediction, Tensor):
         return prediction.detach()
     if isinstance(prediction, dict):
@@ -47,6 +48,8 @@ def detached(prediction: Any) -> Any:
 
 def mean_prediction(predictions: list[Any]) -> Any:
     """The mean where predictions are tensors; otherwise the last one, since lists of boxes have none."""
-    if len(predictions) > 1 and isinstance(predictions[0], Tensor):
+    import torch
+
+    if len(predictions) > 1 and isinstance(predictions[0], torch.Tensor):
         return torch.stack(predictions).mean(0)
     return predictions[-1]

@@ -45,6 +45,12 @@ def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+def _as_devices(value: Any) -> Any:
+    """As `_as_list`; text may hold several, separated by commas."""
+    split = [one.split(",") if isinstance(one, str) else [one] for one in _as_list(value)]
+    return [one.strip(" ") if isinstance(one, str) else one for part in split for one in part]
+
+
 def _as_component(value: Any) -> Component:
     if isinstance(value, Component):
         return value
@@ -84,6 +90,9 @@ Seed = Annotated[int, BeforeValidator(_as_seed), Field(ge=0)]
 Device = Annotated[str, PlainValidator(_device)]
 Adversary = Literal["adaptive", "oblivious"]
 Count = Annotated[int, Field(gt=0)]
+Duration = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
+AUTO_EXECUTOR = "auto"
+"""`local` where the run has several slots, otherwise `inline`."""
 
 
 class ExperimentSpec(BaseModel):
@@ -104,9 +113,26 @@ class ExperimentSpec(BaseModel):
     samples: Count | None = None
     """The first so many samples of each dataset; None: all."""
     seeds: Annotated[list[Seed], Listed, Field(min_length=1)] = [0]
-    devices: Annotated[list[Device], Listed, Field(min_length=1)] = ["auto"]
+    devices: Annotated[list[Device], BeforeValidator(_as_devices), Field(min_length=1)] = ["auto"]
+    slots_per_gpu: Count = 1
+    """Work units that run side by side on a GPU."""
+    workers: Count | None = None
+    """Work units that run side by side on the CPU; None: one."""
+    threads_per_worker: Count | None = None
+    """CPU threads of a work unit; None: all, shared out evenly."""
     adversary: Annotated[list[Adversary], Listed, Field(min_length=1)] = ["adaptive"]
-    executor: ComponentText = Component("inline")
+    executor: ComponentText = Component(AUTO_EXECUTOR)
+    """AUTO_EXECUTOR, or the name of one."""
+    address: str | None = None
+    """Of a cluster, for an executor that uses one: `ray`."""
+    unit_timeout: Duration | None = None
+    """Seconds after which a work unit counts as hung; None: never."""
+    order: Literal["cost", "coverage"] = "cost"
+    """Long work first, so that slots finish together, or cheap cells first, so that a table fills early."""
+    max_hours: Duration | None = None
+    """After which no more work begins."""
+    max_cells: Count | None = None
+    """Cells that this run evaluates at most."""
     batch_size: Count | None = None
     precision: Literal["float32", "mixed"] = "float32"
     """Of the search; the verdict is always in float32."""

@@ -10,22 +10,16 @@ tell from the first of their group (`statistics.rank_rows`) share its rank, show
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from robustbench_lab.comparable_cells import RowSubject, subject_of
 from robustbench_lab.contracts import Access, Task
 from robustbench_lab.errors import UsageError, did_you_mean
 from robustbench_lab.leaderboard_definition import LeaderboardDefinition
-from robustbench_lab.leaderboard_rows import (
-    AttackTraits,
-    LeaderboardRow,
-    NamedMetric,
-    RowRules,
-    build_row,
-    flag_codes,
-    group_by,
-)
-from robustbench_lab.records import CellRecord, Status
+from robustbench_lab.leaderboard_rows import LeaderboardRow, build_row, flag_codes
+from robustbench_lab.records import CellRecord
+from robustbench_lab.row_summary import AttackTraits, NamedMetric, RowRules, RowSummary, group_by, summarise
 from robustbench_lab.statistics import rank_rows
 
 __all__ = [
@@ -36,8 +30,11 @@ __all__ = [
     "LeaderboardTable",
     "NamedMetric",
     "build_leaderboard",
+    "check_tasks",
     "flag_codes",
     "group_by",
+    "group_rows",
+    "rank_summaries",
 ]
 
 DEFAULT_SORT: Mapping[str, str] = {"classification": "robust_accuracy"}
@@ -81,6 +78,7 @@ class Leaderboard:
     definition: LeaderboardDefinition
     tables: tuple[LeaderboardTable, ...]
     records: tuple[CellRecord, ...]
+    """Empty where the rows were made from what the database has kept of them."""
 
 
 def build_leaderboard(
@@ -97,19 +95,37 @@ def build_leaderboard(
     Raises UsageError where a result's task or its metrics are not there, or no task has the metric to sort by.
     """
     admitted = tuple(one for one in records if definition.admits(one.cell))
-    _check_tasks({one.cell.task for one in admitted}, tasks, metrics)
-    _check_sort(definition.sort, {one.cell.task for one in admitted}, metrics)
-    tables = [
-        _build_table(ones, definition, tasks[ones[0].cell.task], metrics[ones[0].cell.task], attacks)
-        for ones in group_by(admitted, _table_key).values()
+    check_tasks({one.cell.task for one in admitted}, {name for name in tasks if metrics.get(name)})
+    summaries = [
+        summarise(ones, RowRules(tasks[subject.task], metrics[subject.task], attacks))
+        for subject, ones in group_rows(admitted)
     ]
-    return Leaderboard(definition, tuple(sorted(tables, key=_table_order)), admitted)
+    return rank_summaries(summaries, definition, metrics, admitted)
 
 
-def _table_key(record: CellRecord) -> tuple[object, ...]:
-    cell = record.cell
-    samples, budget = cell.samples.identity, (cell.threat_model.label, cell.norm, cell.eps)
-    return (cell.task, cell.dataset.label, samples, *budget, cell.objective.label, cell.adversary)
+def group_rows(records: Iterable[CellRecord]) -> Iterator[tuple[RowSubject, list[CellRecord]]]:
+    """The records of each row, with what they have in common."""
+    for ones in group_by(records, lambda one: subject_of(one.cell).key).values():
+        yield subject_of(ones[0].cell), ones
+
+
+def rank_summaries(
+    summaries: Iterable[RowSummary],
+    definition: LeaderboardDefinition,
+    metrics: Mapping[str, Sequence[NamedMetric]],
+    records: Sequence[CellRecord] = (),
+) -> Leaderboard:
+    """The leaderboard of the rows that `definition` admits. Raises UsageError where no task has the metric to sort by.
+
+    records: what the summaries were made from, for reports that show single cells.
+    """
+    admitted = [one for one in summaries if definition.admits(one.subject)]
+    _check_sort(definition.sort, {one.subject.task for one in admitted}, metrics)
+    tables = [
+        _build_table(ones, definition, metrics[ones[0].subject.task])
+        for ones in group_by(admitted, lambda one: one.subject.table).values()
+    ]
+    return Leaderboard(definition, tuple(sorted(tables, key=_table_order)), tuple(records))
 
 
 def _table_order(table: LeaderboardTable) -> tuple[object, ...]:
@@ -119,29 +135,23 @@ def _table_order(table: LeaderboardTable) -> tuple[object, ...]:
 
 
 def _build_table(
-    records: Sequence[CellRecord],
-    definition: LeaderboardDefinition,
-    task: Task,
-    metrics: Sequence[NamedMetric],
-    attacks: Mapping[str, tuple[bool, Access]],
+    summaries: Sequence[RowSummary], definition: LeaderboardDefinition, metrics: Sequence[NamedMetric]
 ) -> LeaderboardTable:
-    rules = RowRules(task, metrics, attacks, definition.required_attacks, tried=frozenset())
-    done = [one for one in records if one.status is Status.OK and not rules.is_baseline(one)]
-    rules = replace(rules, tried=frozenset(one.cell.attack.label for one in done))
-    models = group_by(records, lambda one: (one.cell.model.identity, one.cell.defense.identity))
-    rows = _name_variants([(key, build_row(ones, rules)) for key, ones in models.items()])
-    sort = _sort_key(definition.sort, task.name, [metric.name for metric in metrics])
-    cell = records[0].cell
+    tried = frozenset(attack.label for one in summaries for attack in one.attacks if not attack.baseline)
+    built = [(one.subject.defended_model, build_row(one, definition.required_attacks, tried)) for one in summaries]
+    rows = _name_variants(built)
+    subject = summaries[0].subject
+    sort = _sort_key(definition.sort, subject.task, [metric.name for metric in metrics])
     return LeaderboardTable(
-        task=cell.task,
-        dataset=cell.dataset.label,
-        sample_set=cell.samples.identity,
-        samples=len(cell.samples.sample_ids),
-        threat_model=cell.threat_model.label,
-        norm=cell.norm,
-        eps=cell.eps,
-        objective=cell.objective.label,
-        adversary=cell.adversary,
+        task=subject.task,
+        dataset=subject.dataset.label,
+        sample_set=subject.sample_set,
+        samples=subject.samples,
+        threat_model=subject.threat_model.label,
+        norm=subject.norm,
+        eps=subject.eps,
+        objective=subject.objective.label,
+        adversary=subject.adversary,
         metrics=tuple(metrics),
         sort=sort,
         rows=_sorted_rows(_ranked_rows(rows, definition.alpha), sort, metrics),
@@ -170,7 +180,7 @@ def _name_variants(rows: Sequence[tuple[tuple[str, str], LeaderboardRow]]) -> li
 
 def _ranked_rows(rows: Sequence[LeaderboardRow], alpha: float) -> list[LeaderboardRow]:
     """Rows with their ranks, by the samples that stay robust; rows that cannot be ranked keep none."""
-    robust = [row.outcomes.robust if row.rankable and row.outcomes is not None else None for row in rows]
+    robust = [row.robust if row.rankable else None for row in rows]
     contest = [one for one in robust if one is not None]
     ranks = iter(rank_rows([float(one.mean()) for one in contest], contest, alpha=alpha) if contest else [])
     ranked = [row if one is None else replace(row, rank=next(ranks)) for row, one in zip(rows, robust, strict=True)]
@@ -202,9 +212,10 @@ def _sort_value(row: LeaderboardRow, sort: str) -> float | None:
     return row.metrics[sort].value if sort in row.metrics else None
 
 
-def _check_tasks(found: Iterable[str], tasks: Mapping[str, Task], metrics: Mapping[str, Sequence[NamedMetric]]) -> None:
+def check_tasks(found: Iterable[str], known: Collection[str]) -> None:
+    """Raise UsageError for a task that is found in results and is not known with a metric."""
     for task in sorted(set(found)):
-        if task not in tasks or not metrics.get(task):
+        if task not in known:
             text = f"Stored results are about the task '{task}', but no installed plugin brings it with a metric"
             raise UsageError(f"{text}: install that plugin, or choose another task with --task.")
 

@@ -7,11 +7,12 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from robustbench_lab.comparable_cells import RowSubject
 from robustbench_lab.component_syntax import parse_number
 from robustbench_lab.errors import UsageError, did_you_mean
-from robustbench_lab.records import Cell, ResolvedComponent
+from robustbench_lab.records import Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +46,28 @@ class LeaderboardDefinition:
             raise UsageError(f"{path} is no valid TOML: {' '.join(str(error).split())}.") from error
         return cls(**{key: _value(path, key, raw) for key, raw in content.items()})
 
-    def admits(self, cell: Cell) -> bool:
-        """Whether a cell belongs to this leaderboard."""
+    def admits(self, subject: Cell | RowSubject) -> bool:
+        """Whether a cell, or all cells of a row, belong to this leaderboard."""
         return (
-            self.task in (None, cell.task)
-            and (self.dataset is None or is_called(cell.dataset, self.dataset))
-            and self.norm in (None, cell.norm)
-            and (self.eps is None or math.isclose(self.eps, cell.eps, rel_tol=1e-6))
-            and (not self.threat_models or any(is_called(cell.threat_model, name) for name in self.threat_models))
+            self.task in (None, subject.task)
+            and (self.dataset is None or is_called(subject.dataset, self.dataset))
+            and self.norm in (None, subject.norm)
+            and (self.eps is None or math.isclose(self.eps, subject.eps, rel_tol=1e-6))
+            and (not self.threat_models or any(is_called(subject.threat_model, name) for name in self.threat_models))
         )
 
 
-def is_called(component: ResolvedComponent, name: str) -> bool:
+class Named(Protocol):
+    """A component, as far as its names go."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+
+def is_called(component: Named, name: str) -> bool:
     """Whether `name` is a component's name or its full label."""
     return name in (component.name, component.label)
 

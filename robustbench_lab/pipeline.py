@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.contracts import Estimate
-from robustbench_lab.errors import describe_error
+from robustbench_lab.errors import UsageError
+from robustbench_lab.executor_choice import choose_executor
 from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.leaderboard import AttackTraits, Leaderboard, LeaderboardDefinition, NamedMetric, build_leaderboard
+from robustbench_lab.interruption import REASON as INTERRUPTED
+from robustbench_lab.interruption import stops_gently
+from robustbench_lab.leaderboard import Leaderboard, LeaderboardDefinition
 from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.provenance import environment
-from robustbench_lab.records import CellRecord, Outcomes
+from robustbench_lab.ranking import keep_new_rows, rank, task_metrics
+from robustbench_lab.records import CANCELLED, CellRecord
 from robustbench_lab.result_store import ResultStore, checkpoints_folder, open_store
+from robustbench_lab.run_heartbeat import Heartbeat
 from robustbench_lab.run_observer import GuardedObserver, RunObserver
 from robustbench_lab.run_plan import RunPlan, make_plan
+from robustbench_lab.run_state import RunState
+from robustbench_lab.run_tracker import RunTracker
 
 if TYPE_CHECKING:
+    from robustbench_lab.device_slots import Slot
     from robustbench_lab.executors import ExecutionContext, Executor
     from robustbench_lab.scheduler import Schedule
 
@@ -33,10 +38,17 @@ class RunResult:
     plan: RunPlan
     records: tuple[CellRecord, ...]
     """One for each finished cell of the plan, in its order; fewer where the run was interrupted."""
-    computed: int
-    """How many of them this run evaluated; the others were stored already."""
     interrupted: bool
+    stopped: str | None
+    """Why cells were left although nothing was wrong: Ctrl-C, --max-hours, --max-cells."""
+    state: RunState
+    """What the run did, and on which slots."""
     leaderboard: Leaderboard
+
+    @property
+    def computed(self) -> int:
+        """How many cells this run evaluated; the others were stored already."""
+        return self.state.done
 
 
 def open_catalog(files: Sequence[str] = (), extra: Sequence[tuple[str, object]] = ()) -> Catalog:
@@ -50,93 +62,76 @@ def run_experiment(
     *,
     observers: Sequence[RunObserver] = (),
     command: Sequence[str] = (),
+    tracker: RunTracker | None = None,
+    only: Collection[str] | None = None,
 ) -> RunResult:
-    """Run every stage. On Ctrl-C what is finished is kept, and the result says that it was interrupted."""
+    """Run every stage. On Ctrl-C what is finished is kept, and the result says that it was interrupted.
+
+    tracker: one that the caller reads while the run goes on. only: ids of the cells to which the plan is narrowed.
+    """
     plan = make_plan(spec, catalog)
-    watcher = _Watcher()
+    if only is not None:
+        plan = _narrowed(plan, only)
+    tracker = tracker or RunTracker()
     guarded = [GuardedObserver(observer) for observer in (*catalog.observers(), *observers)]
-    executor = catalog.build("executors", catalog.resolve("executors", spec.executor))
-    context = _context(spec, catalog, [watcher, *guarded])
+    executor, slots = choose_executor(spec, plan.cells, catalog)
+    context = _context(spec, catalog, slots, [tracker, *guarded])
     # Opened last: a request that is refused leaves no new database behind.
     with open_store(spec.database, artifacts_folder=spec.artifacts) as store:
-        schedule = _schedule(store, executor, context, catalog)
+        schedule = _schedule(store, executor, context, spec, tracker)
         run_id = store.begin_run(command, spec.to_json(), environment())
-        interrupted = _evaluate(schedule, run_id, plan, spec)
+        with Heartbeat(store.board, run_id, tracker, schedule.cancel), store.batched():
+            interrupted = _evaluate(schedule, run_id, plan, spec)
         store.finish_run(run_id, "interrupted" if interrupted else "finished")
         records = store.cells(ids=[cell.cell_id for cell in plan.cells])
+        if not interrupted:
+            keep_new_rows(store, catalog, sorted({cell.task for cell in plan.cells}))
     leaderboard = rank(records, LeaderboardDefinition(), catalog)
-    return RunResult(run_id, plan, tuple(records), watcher.computed, interrupted, leaderboard)
+    return RunResult(run_id, plan, tuple(records), interrupted, schedule.stopped, tracker.state(), leaderboard)
 
 
-def rank(records: Sequence[CellRecord], definition: LeaderboardDefinition, catalog: Catalog) -> Leaderboard:
-    """Stage 6: stored results to tables."""
-    names = {record.cell.task for record in records}
-    tasks = {name: catalog.load_factory("tasks", name)() for name in names}
-    traits = {
-        entry.spec.name: AttackTraits(entry.spec.baseline, entry.spec.access) for entry in catalog.entries("attacks")
-    }
-    return build_leaderboard(records, definition, tasks, task_metrics(catalog, names), traits)
+def _narrowed(plan: RunPlan, only: Collection[str]) -> RunPlan:
+    cells = tuple(cell for cell in plan.cells if cell.cell_id in only)
+    if not cells:
+        raise UsageError(
+            "those cells are not what the settings give today, since a component has changed: use `rbl run`"
+        )
+    return replace(plan, cells=cells)
 
 
-def task_metrics(catalog: Catalog, tasks: set[str]) -> Mapping[str, Sequence[NamedMetric]]:
-    """The metrics of each task, by whichever plugin."""
-    metrics: dict[str, list[NamedMetric]] = {task: [] for task in tasks}
-    for entry in catalog.entries("metrics"):
-        for task in tasks.intersection(entry.spec.tasks):
-            spec = entry.spec
-            function = _guarded(spec.name, catalog.load_factory("metrics", spec.name))
-            metrics[task].append(NamedMetric(spec.name, function, spec.higher_is_better, spec.fraction))
-    return metrics
-
-
-def _guarded(name: str, metric: Callable[[Outcomes], Estimate]) -> Callable[[Outcomes], Estimate]:
-    """A metric that raises costs its own number only."""
-
-    def computed(outcomes: Outcomes) -> Estimate:
-        try:
-            return metric(outcomes)
-        except Exception as error:
-            warnings.warn(f"metric '{name}' has no value: {describe_error(error)}", stacklevel=2)
-            return Estimate(math.nan, math.nan, math.nan)
-
-    return computed
-
-
-class _Watcher(RunObserver):
-    """Counts what this run evaluated."""
-
-    def __init__(self) -> None:
-        self.computed = 0
-
-    def cell_finished(self, record: CellRecord) -> None:  # noqa: ARG002 (the protocol's)
-        self.computed += 1
-
-
-def _context(spec: ExperimentSpec, catalog: Catalog, observers: Sequence[RunObserver]) -> ExecutionContext:
-    from robustbench_lab.devices import resolve_devices
+def _context(
+    spec: ExperimentSpec, catalog: Catalog, slots: tuple[Slot, ...], observers: Sequence[RunObserver]
+) -> ExecutionContext:
     from robustbench_lab.evaluate_cell import EvaluationOptions
     from robustbench_lab.executors import ExecutionContext
 
     return ExecutionContext(
         catalog=catalog,
-        devices=resolve_devices(spec.devices),
+        slots=slots,
         options=EvaluationOptions(
-            spec.batch_size,
-            spec.save_adversarials,
+            batch_size=spec.batch_size,
+            save_adversarials=spec.save_adversarials,
             mixed_precision=spec.precision == "mixed",
             checkpoints=checkpoints_folder(spec.database),
             resume=not spec.fresh,
         ),
         observers=tuple(observers),
+        unit_timeout=spec.unit_timeout,
     )
 
 
-def _schedule(store: ResultStore, executor: Executor, context: ExecutionContext, catalog: Catalog) -> Schedule:
+def _schedule(
+    store: ResultStore, executor: Executor, context: ExecutionContext, spec: ExperimentSpec, tracker: RunTracker
+) -> Schedule:
+    from robustbench_lab.dispatch import Order
+    from robustbench_lab.pending_units import Limits
     from robustbench_lab.scheduler import Schedule
 
+    catalog = context.catalog
     named = task_metrics(catalog, {entry.spec.name for entry in catalog.entries("tasks")})
     metrics = {task: {metric.name: metric.function for metric in those} for task, those in named.items()}
-    return Schedule(store, executor, context, metrics)
+    limits = Limits(spec.max_hours, spec.max_cells)
+    return Schedule(store, executor, context, metrics, Order(spec.order), limits, tracker)
 
 
 def _evaluate(schedule: Schedule, run_id: str, plan: RunPlan, spec: ExperimentSpec) -> bool:
@@ -145,7 +140,9 @@ def _evaluate(schedule: Schedule, run_id: str, plan: RunPlan, spec: ExperimentSp
 
     interrupted = False
     try:
-        schedule.run(run_id, plan, Scope(spec.fresh, spec.retry_failed))
+        with stops_gently(schedule.stop):
+            schedule.run(run_id, plan, Scope(spec.fresh, spec.retry_failed))
+        interrupted = schedule.stopped in (INTERRUPTED, CANCELLED)
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_lab.batch_size import out_of_memory
 from robustbench_lab.sample_trees import join
 
 Read = Callable[[Any, slice], Any]
@@ -25,9 +26,9 @@ def predict_in_batches(model: nn.Module, inputs: Tensor, batch_size: int, read: 
         try:
             with torch.inference_mode():
                 results.append(read(model(inputs[rows]), rows))
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as error:
             size = rows.stop - rows.start
-            if size == 1:
+            if size == 1 or not out_of_memory(error):
                 raise
             batch_size = size // 2
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -40,6 +40,26 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True)
+class Share:
+    """Evidence that only all samples of a cell together can be judged by: sums over samples, which units can add."""
+
+    total: float
+    samples: int
+    limit: float
+    """Of total / samples, above which it counts as `above`, otherwise as `below`."""
+    above: Severity
+    below: Severity | None
+    """None: it is no finding then."""
+    more_than: float = 0.0
+    """A total that is not above this never counts as `above`."""
+
+    @property
+    def severity(self) -> Severity | None:
+        """What the samples so far say."""
+        return self.above if self.total > max(self.limit * self.samples, self.more_than) else self.below
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that a check found, with its evidence."""
 
@@ -49,7 +69,10 @@ class Finding:
     message: str
     """One line for a person."""
     value: float | None = None
-    """How many samples it concerns, where it concerns single samples: the values of a cell's units are added."""
+    """How many samples it concerns, where it concerns single samples: the values of a cell's units are added. A finding
+    with a share and a value of 0 is no finding, and counts in the sums of others."""
+    share: Share | None = None
+    """Decides the severity when a cell closes."""
 
     @property
     def line(self) -> str:
@@ -59,8 +82,27 @@ class Finding:
         return f"{self.message} ({self.value:.0f} sample{'' if self.value == 1 else 's'})"
 
 
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """A finding as plain values; `share` only where there is one."""
+    values = asdict(finding)
+    return values if finding.share else {name: value for name, value in values.items() if name != "share"}
+
+
+def finding_of(values: Mapping[str, Any]) -> Finding:
+    """What `finding_json` was given."""
+    share = values.get("share")
+    if share:
+        below = share["below"] and Severity(share["below"])
+        share = Share(**{**share, "above": Severity(share["above"]), "below": below})
+    return Finding(values["code"], Severity(values["severity"]), values["message"], values["value"], share)
+
+
 MINIMUM_NORM = "minimum-norm"
 """Code of the finding that marks results whose distances hold beyond the budget: see `CellRecord.minimum_norm`."""
+
+
+CANCELLED = "cancelled"
+"""Reason of cells that were skipped on request: `--retry-failed` evaluates them."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +198,26 @@ class UnitRecord:
     batch_size: int
     artifact: bytes | None = None
     """Adversarial inputs as safetensors, where they were asked for."""
+    memory_share: float = 0.0
+    """Of the device's memory, at most; 0 where it is not known. Not stored: it is for the units that follow."""
+
+
+def without_result(unit: WorkUnit, reason: str, device: str, seconds: float = 0.0) -> UnitRecord:
+    """The record of a unit that failed before, or outside of, its evaluation."""
+    return UnitRecord(
+        cell_id=unit.cell.cell_id,
+        start=unit.start,
+        stop=unit.stop,
+        status=Status.FAILED,
+        reason=reason,
+        outcomes=None,
+        forward_passes=0,
+        backward_passes=0,
+        wall_seconds=seconds,
+        findings=(),
+        device=device,
+        batch_size=0,
+    )
 
 
 @dataclass(frozen=True)

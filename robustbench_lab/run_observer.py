@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robustbench_lab.device_slots import Slot
 from robustbench_lab.errors import describe_error
-from robustbench_lab.records import Cell, CellRecord, WorkUnit
+from robustbench_lab.records import Cell, CellRecord, UnitRecord, WorkUnit
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class UnitProgress:
     """How far a work unit is."""
 
     unit: WorkUnit
+    slot: Slot
     samples: int
     """Samples of the unit."""
     unbroken: int
@@ -31,14 +33,26 @@ class RunObserver:
     def run_started(self, run_id: str, to_do: Sequence[Cell], stored: int) -> None:
         """`to_do`: the cells to evaluate; `stored`: how many of the plan's cells were in the store already."""
 
-    def unit_started(self, unit: WorkUnit, device: str) -> None:
-        """A work unit begins on a device."""
+    def slots_known(self, slots: Sequence[Slot]) -> None:
+        """The slots the run uses; after `run_started`, before any unit."""
+
+    def unit_started(self, unit: WorkUnit, slot: Slot) -> None:
+        """A work unit begins on a slot."""
 
     def unit_progressed(self, progress: UnitProgress) -> None:
         """Several times a second at most."""
 
+    def unit_retried(self, unit: WorkUnit, slot: Slot, reason: str) -> None:
+        """The unit's worker was lost, as the reason says; the unit begins again on a fresh one."""
+
+    def unit_finished(self, record: UnitRecord, slot: Slot) -> None:
+        """A work unit has ended, with whatever status, and is stored next."""
+
     def cell_finished(self, record: CellRecord) -> None:
         """The cell is in the store."""
+
+    def run_stopping(self, reason: str) -> None:
+        """No more units are given out (Ctrl-C, --max-hours, --max-cells); what runs is finished."""
 
     def run_finished(self, interrupted: bool) -> None:
         """No more calls follow."""
@@ -54,17 +68,33 @@ class GuardedObserver(RunObserver):
         """Passed on."""
         self._tell("run_started", run_id, to_do, stored)
 
-    def unit_started(self, unit: WorkUnit, device: str) -> None:
+    def slots_known(self, slots: Sequence[Slot]) -> None:
         """Passed on."""
-        self._tell("unit_started", unit, device)
+        self._tell("slots_known", slots)
+
+    def unit_started(self, unit: WorkUnit, slot: Slot) -> None:
+        """Passed on."""
+        self._tell("unit_started", unit, slot)
 
     def unit_progressed(self, progress: UnitProgress) -> None:
         """Passed on."""
         self._tell("unit_progressed", progress)
 
+    def unit_retried(self, unit: WorkUnit, slot: Slot, reason: str) -> None:
+        """Passed on."""
+        self._tell("unit_retried", unit, slot, reason)
+
+    def unit_finished(self, record: UnitRecord, slot: Slot) -> None:
+        """Passed on."""
+        self._tell("unit_finished", record, slot)
+
     def cell_finished(self, record: CellRecord) -> None:
         """Passed on."""
         self._tell("cell_finished", record)
+
+    def run_stopping(self, reason: str) -> None:
+        """Passed on."""
+        self._tell("run_stopping", reason)
 
     def run_finished(self, interrupted: bool) -> None:
         """Passed on."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.component_syntax import Component
-from robustbench_lab.contracts import Dataset, DatasetSpec, ModelSpec, Task
+from robustbench_lab.contracts import Bounds, Dataset, DatasetSpec, ModelSpec, Task
 from robustbench_lab.errors import PluginError, RblError, UsageError, describe_error
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.experiment_spec import ExperimentSpec
@@ -33,6 +34,8 @@ class RunPlan:
 
     cells: tuple[Cell, ...]
     left_out: tuple[LeftOut, ...]
+    sample_bytes: Mapping[str, int] = field(default_factory=dict)
+    """A dataset's identity to the bytes of one input: work units are cut by it. Absent where nothing could be read."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class _Planner:
     _datasets: dict[str, tuple[Dataset, SampleSet]] = field(default_factory=dict)
     _resolved: dict[tuple[str, str], ResolvedComponent] = field(default_factory=dict)
     _left_out: dict[str, LeftOut] = field(default_factory=dict)
+    _sample_bytes: dict[str, int] = field(default_factory=dict)
+    _checked: set[tuple[str, Bounds]] = field(default_factory=set)
+    _estimates: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _per_query: dict[tuple[str, bool], int] = field(default_factory=dict)
 
     def plan(self) -> RunPlan:
         self._check_names()
@@ -71,7 +78,7 @@ class _Planner:
         if not cells:
             reasons = "; ".join(f"{one.label}: {one.reason}" for one in self._left_out.values())
             raise UsageError(f"nothing to run: {reasons or 'no model is named and none is bundled for this task'}")
-        return RunPlan(tuple(cells.values()), tuple(self._left_out.values()))
+        return RunPlan(tuple(cells.values()), tuple(self._left_out.values()), self._sample_bytes)
 
     def _check_names(self) -> None:
         """All names first: a misspelt one is found before anything is imported or loaded."""
@@ -136,7 +143,7 @@ class _Planner:
             if not self._suits(attacked, defense, threat, objective, attack):
                 continue
             threat_model = self._resolve("threat_models", threat)
-            self.catalog.build("threat_models", threat_model).check(dataset.bounds)
+            self._check_budget(threat_model, dataset.bounds)
             yield self._cell(attacked, samples, defense, threat_model, objective, attack, adversary, seed)
 
     def _suits(
@@ -179,10 +186,8 @@ class _Planner:
         adversary: str,
         seed: int,
     ) -> Cell:
-        attack_spec = self._spec("attacks", attack)
         resolved = self._resolve("attacks", attack)
-        estimate = attack_spec.estimate_passes
-        forward, backward = estimate(resolved.params) if estimate else (0, 0)
+        forward, backward = self._passes(resolved)
         eot = self._passes_per_query(defense, objective, adversary)
         cell = Cell(
             cell_id="",
@@ -203,13 +208,27 @@ class _Planner:
         )
         return replace(cell, cell_id=cell_id(cell))
 
-    def _passes_per_query(self, defense: Component, objective: Component, adversary: str) -> int:
-        built = self.catalog.build("objectives", self._resolve("objectives", objective))
-        return passes_per_query(
-            built, randomized=self._spec("defenses", defense).randomized and adversary == "adaptive"
-        )
-
     # ------------------------------------------------------------ lookups, each made once
+
+    def _check_budget(self, threat_model: ResolvedComponent, bounds: Bounds) -> None:
+        if (threat_model.identity, bounds) not in self._checked:
+            self.catalog.build("threat_models", threat_model).check(bounds)
+            self._checked.add((threat_model.identity, bounds))
+
+    def _passes(self, attack: ResolvedComponent) -> tuple[int, int]:
+        """Forward and backward passes a sample takes at most, where the attack can tell; otherwise 0."""
+        if attack.identity not in self._estimates:
+            estimate = self.catalog.find("attacks", attack.name).spec.estimate_passes
+            self._estimates[attack.identity] = estimate(attack.params) if estimate else (0, 0)
+        return self._estimates[attack.identity]
+
+    def _passes_per_query(self, defense: Component, objective: Component, adversary: str) -> int:
+        randomized = self._spec("defenses", defense).randomized and adversary == "adaptive"
+        key = (objective.label, randomized)
+        if key not in self._per_query:
+            built = self.catalog.build("objectives", self._resolve("objectives", objective))
+            self._per_query[key] = passes_per_query(built, randomized=randomized)
+        return self._per_query[key]
 
     def _samples(self, component: Component) -> tuple[Dataset, SampleSet]:
         if component.label not in self._datasets:
@@ -223,6 +242,9 @@ class _Planner:
                 text = f"dataset '{component.label}' of {resolved.plugin}: {describe_error(error)}"
                 raise PluginError(text) from error
             self._datasets[component.label] = dataset, samples
+            # Data that cannot be loaded costs its own cells, when they are evaluated.
+            with contextlib.suppress(Exception):
+                self._sample_bytes[resolved.identity] = dataset.load([0]).inputs.nbytes
         return self._datasets[component.label]
 
     def _resolve(self, kind: str, component: Component) -> ResolvedComponent:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from robustbench_lab.attack_checkpoint import checkpoint_path, remove_checkpoint
+from robustbench_lab.attack_checkpoint import checkpoint_path, kept_slices, remove_checkpoint, remove_checkpoints
+from robustbench_lab.cutting import Range, UnitSize, cut, cut_on_grid, disjoint, gaps
+from robustbench_lab.dispatch import Order
 from robustbench_lab.evaluate_cell import Metric, close_cell
 from robustbench_lab.executors import ExecutionContext, Executor
-from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
+from robustbench_lab.pending_units import Limits, PendingUnits
+from robustbench_lab.records import CANCELLED, Cell, Status, UnitRecord, WorkUnit
 from robustbench_lab.result_store import ResultStore
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_plan import RunPlan
-
-UNIT_SAMPLES = 1000
-"""Samples of one work unit. Enough to keep batches full as samples drop out; what a killed run loses at most."""
+from robustbench_lab.run_tracker import RunTracker
+from robustbench_lab.unit_costs import UnitCosts
 
 
 @dataclass(frozen=True)
@@ -34,42 +36,102 @@ class Schedule:
     context: ExecutionContext
     metrics: dict[str, dict[str, Metric]]
     """Task to metric name to metric."""
+    order: Order = Order.COST
+    limits: Limits = field(default_factory=Limits)
+    tracker: RunTracker | None = None
+    """Is told what cells are expected to cost."""
     _open: dict[str, list[UnitRecord]] = field(default_factory=dict)
+    _pending: PendingUnits | None = None
+    _cancelled: set[str] = field(default_factory=set)
 
     def run(self, run_id: str, plan: RunPlan, scope: Scope) -> None:
         """Evaluate what is not stored. Whatever ends this early, finished units and cells are kept."""
         to_do = cells_to_do(plan.cells, self.store, scope)
         for observer in self.context.observers:
             observer.run_started(run_id, to_do, len(plan.cells) - len(to_do))
-        units = self._units(to_do, run_id, scope)
+        for observer in self.context.observers:
+            observer.slots_known(self.context.slots)
+        costs = UnitCosts(self.context.slots[0].kind)
+        costs.learn(self.store.timings({cell.model.label for cell in to_do}))
+        if self.tracker:
+            self.tracker.price = costs.seconds_per_sample
+        units = self._units(to_do, costs, plan.sample_bytes, run_id, scope)
+        pending = PendingUnits(units, self.context.slots, costs, self.order, self.limits, self._tell_stopping)
+        self._pending = pending
         cells = {cell.cell_id: cell for cell in to_do}
-        still_needed = (unit for unit in units if unit.cell.cell_id in self._open)
-        for record in self.executor.run(still_needed, self.context):
-            self._take(record, cells[record.cell_id], run_id)
-            if folder := self.context.options.checkpoints:
-                remove_checkpoint(checkpoint_path(folder, record.cell_id, record.start, record.stop))
+        pending.cancelled = lambda cell_id: self._leave_out(cells[cell_id], run_id)
+        for record in self.executor.run(pending, self.context):
+            if pending.ended(cells[record.cell_id], record):
+                self._take(record, cells[record.cell_id], run_id)
 
-    def _units(self, cells: Iterable[Cell], run_id: str, scope: Scope) -> list[WorkUnit]:
-        """The units still missing, those of one model and dataset side by side; cells complete already are closed."""
+    def stop(self, reason: str) -> None:
+        """Begin no more units; what runs is finished. May be called by a signal handler."""
+        if self._pending is not None:
+            self._pending.stop(reason)
+
+    def cancel(self, cell: str | None) -> int | None:
+        """Leave out what has not begun of the cells whose ids begin with `cell`; None: stop the whole run.
+
+        Another thread may call it. Returns how many cells it concerns; None while that is not known yet.
+        """
+        if self._pending is None:
+            return None
+        found = [cell_id for cell_id in list(self._open) if cell_id.startswith(cell or "")]
+        if cell is None:
+            self.stop(CANCELLED)
+        else:
+            self._pending.cancel(found)
+        return len(found)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why units were left, where that was asked for."""
+        return self._pending.stopped if self._pending else None
+
+    # ------------------------------------------------------------ cells to units
+
+    def _units(
+        self, cells: Sequence[Cell], costs: UnitCosts, sample_bytes: Mapping[str, int], run_id: str, scope: Scope
+    ) -> list[WorkUnit]:
+        """The units still missing; cells complete already are closed."""
+        stored = {} if scope.fresh else self.store.open_units([cell.cell_id for cell in cells])
+        run_seconds = sum(costs.seconds(WorkUnit(cell, 0, len(cell.samples.sample_ids))) for cell in cells)
+        checkpointed = kept_slices(self.context.options.checkpoints) if self.context.options.resume else {}
         units = []
-        for cell in sorted(cells, key=lambda one: (one.model.identity, one.dataset.identity, one.defense.identity)):
-            slices = {(unit.start, unit.stop): unit for unit in self._cut(cell)}
-            stored = [] if scope.fresh else self.store.units(cell.cell_id)
-            # Units of another size, kept by another version, do not fit between these.
-            self._open[cell.cell_id] = [record for record in stored if (record.start, record.stop) in slices]
-            for record in self._open[cell.cell_id]:
-                del slices[record.start, record.stop]
-            missing = list(slices.values())
+        for cell in cells:
+            size = UnitSize(sample_bytes.get(cell.dataset.identity, 0))
+            fair = size.fair(costs.seconds_per_sample(cell), run_seconds, len(self.context.slots))
+            missing = self._missing(cell, stored.get(cell.cell_id, []), checkpointed.get(cell.cell_id, []), size, fair)
             units += missing
             if not missing:
                 self._close(cell, run_id)
         return units
 
-    def _cut(self, cell: Cell) -> list[WorkUnit]:
-        """A cell's units: one, where the attack looks at all samples together."""
-        if self.context.catalog.find("attacks", cell.attack.name).spec.joint:
+    def _missing(
+        self, cell: Cell, stored: Sequence[UnitRecord], checkpointed: Sequence[Range], size: UnitSize, fair: int
+    ) -> list[WorkUnit]:
+        """What stored units leave of a cell, as units. An attack that has left a checkpoint goes on with its slice."""
+        count = len(cell.samples.sample_ids)
+        if grid := self._grid(cell, size):
+            known = {(record.start, record.stop): record for record in stored}
+            self._open[cell.cell_id] = [known[one.start, one.stop] for one in grid if (one.start, one.stop) in known]
+            return [one for one in grid if (one.start, one.stop) not in known]
+        kept = disjoint(((record.start, record.stop) for record in stored), [(0, count)])
+        self._open[cell.cell_id] = [record for record in stored if (record.start, record.stop) in kept]
+        begun = disjoint(checkpointed, gaps(count, kept))
+        return [WorkUnit(cell, *one) for one in begun] + cut(cell, gaps(count, sorted(kept + begun)), fair)
+
+    def _grid(self, cell: Cell, size: UnitSize) -> list[WorkUnit]:
+        """The units of a cell whose numbers depend on how it is cut: always the same. Empty for all other cells."""
+        catalog = self.context.catalog
+        attack = catalog.find("attacks", cell.attack.name).spec
+        if attack.joint:
             return [WorkUnit(cell, 0, len(cell.samples.sample_ids))]
-        return cut_units(cell)
+        randomized = catalog.find("defenses", cell.defense.name).spec.randomized
+        depends = attack.compares_samples or randomized or not attack.sample_deterministic
+        return cut_on_grid(cell, size.fixed()) if depends else []
+
+    # ------------------------------------------------------------ records to the store
 
     def _take(self, record: UnitRecord, cell: Cell, run_id: str) -> None:
         """Keep a unit's record. The cell closes with its last unit, or with the first that is not ok."""
@@ -77,36 +139,74 @@ class Schedule:
         if records is None:
             return
         records.append(record)
-        complete = sum(one.stop - one.start for one in records) == len(cell.samples.sample_ids)
-        if complete or record.status is not Status.OK:
+        folder = self.context.options.checkpoints
+        if cell.cell_id in self._cancelled and _covered(records) < len(cell.samples.sample_ids):
+            records.append(_cancelled_unit(cell, record.device))
+        if record.status is not Status.OK or _covered(records) == len(cell.samples.sample_ids):
             self._close(cell, run_id)
-        else:
-            self.store.save_unit(record, run_id)
+            if folder:
+                self.store.when_stored(lambda: remove_checkpoints(folder, cell.cell_id))
+            return
+        self.store.save_unit(record, run_id)
+        if folder:
+            checkpoint = checkpoint_path(folder, record.cell_id, record.start, record.stop)
+            self.store.when_stored(lambda: remove_checkpoint(checkpoint))
+
+    def _leave_out(self, cell: Cell, run_id: str) -> None:
+        """Close a cancelled cell; where a unit of it runs, when that has ended."""
+        self._cancelled.add(cell.cell_id)
+        if self._pending and not self._pending.runs(cell.cell_id):
+            self._open[cell.cell_id].append(_cancelled_unit(cell, self.context.slots[0].device))
+            self._close(cell, run_id)
 
     def _close(self, cell: Cell, run_id: str) -> None:
         units = sorted(self._open.pop(cell.cell_id), key=lambda record: record.start)
+        if self._pending and _covered(units) < len(cell.samples.sample_ids):
+            self._pending.drop(cell.cell_id)
         record = close_cell(cell, units, self.metrics.get(cell.task, {}), self.executor.name)
         self.store.save_cell(record, run_id, artifacts=[unit.artifact for unit in units if unit.artifact])
         for observer in self.context.observers:
             observer.cell_finished(record)
+
+    def _tell_stopping(self, reason: str) -> None:
+        for observer in self.context.observers:
+            observer.run_stopping(reason)
+
+
+def _cancelled_unit(cell: Cell, device: str) -> UnitRecord:
+    """In place of the units that were left out: it decides how the cell ends."""
+    return UnitRecord(
+        cell_id=cell.cell_id,
+        start=0,
+        stop=len(cell.samples.sample_ids),
+        status=Status.SKIPPED,
+        reason=CANCELLED,
+        outcomes=None,
+        forward_passes=0,
+        backward_passes=0,
+        wall_seconds=0.0,
+        findings=(),
+        device=device,
+        batch_size=0,
+    )
+
+
+def _covered(units: Iterable[UnitRecord]) -> int:
+    """How many samples."""
+    return sum(one.stop - one.start for one in units)
 
 
 def cells_to_do(cells: Sequence[Cell], store: ResultStore, scope: Scope) -> list[Cell]:
     """The cells without a stored result, in the plan's order; with `fresh` all, each replaced as its new one ends."""
     if scope.fresh:
         return list(cells)
-    stored = store.stored_statuses([cell.cell_id for cell in cells])
-    again = {cell_id for cell_id, status in stored.items() if scope.retry_failed and status is Status.FAILED}
+    ids = [cell.cell_id for cell in cells]
+    stored = store.stored_statuses(ids).keys()
+    again = store.failed_or_cancelled(ids) if scope.retry_failed else set()
     return [cell for cell in cells if cell.cell_id not in stored or cell.cell_id in again]
 
 
-def cut_units(cell: Cell, size: int = UNIT_SAMPLES) -> list[WorkUnit]:
-    """A cell's samples in slices of `size`."""
-    count = len(cell.samples.sample_ids)
-    return [WorkUnit(cell, start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def notify_finished(observers: Sequence[RunObserver], *, interrupted: bool) -> None:
+def notify_finished(observers: Iterable[RunObserver], *, interrupted: bool) -> None:
     """Tell all observers that nothing more follows."""
     for observer in observers:
         observer.run_finished(interrupted)

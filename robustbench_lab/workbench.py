@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from robustbench_lab.attack_audit import RANDOMIZED_PASSES
+from robustbench_lab.batch_size import first_batch_size, measured_batch_size
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task, ThreatModel
 from robustbench_lab.expectation import passes_per_query
@@ -64,6 +65,7 @@ class Workbench:
     _datasets: dict[str, Dataset] = field(default_factory=dict)
     _formats: dict[tuple[str, ...], torch.memory_format] = field(default_factory=dict)
     _findings: dict[tuple[str, ...], list[Finding]] = field(default_factory=dict)
+    _batch_sizes: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     def load(self, cell: Cell) -> LoadedCell:
         """Everything a cell is made of."""
@@ -113,6 +115,25 @@ class Workbench:
             found = fastest_format(model, few, passes)
         if found is not None:
             self._formats[key] = found
+
+    def first_batch_size(self, cell: Cell, loaded: LoadedCell, share: float) -> int:
+        """Samples in the first batch. share: of the device's memory that is this process's to use."""
+        key = (cell.model.identity, cell.defense.identity, cell.dataset.identity, cell.adversary)
+        if key not in self._batch_sizes:
+            one = self.samples(loaded, [0]).inputs
+            if self.device.type != "cuda":
+                return first_batch_size(self.device, one.numel())
+            with seeded("batch size", *key):
+                self._batch_sizes[key] = measured_batch_size(loaded.attacked_model(cell), one, share)
+        return self._batch_sizes[key]
+
+    def memory_share(self) -> float:
+        """Of the device's memory that has been in use at once since this was last asked; 0 where nobody counts."""
+        if self.device.type != "cuda":
+            return 0.0
+        peak = torch.cuda.max_memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return peak / torch.cuda.get_device_properties(self.device).total_memory
 
     def _look(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> list[Finding]:
         samples = self.samples(loaded, list(cell.samples.indices[:SAMPLES]))

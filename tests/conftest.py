@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,3 +43,95 @@ def shared_folder() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip(f"the shared models and data are not at {folder}: set RBL_SHARED to their folder")
     return folder
+
+
+# ---------------------------------------------------------------- databases
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What `--db` is given for a new database of the test's own: once a file, once a database of a real server."""
+    return str(tmp_path / "rbl.db") if request.param == "sqlite" else request.getfixturevalue("postgres_database")
+
+
+@pytest.fixture
+def postgres_database(postgres_server: str) -> Iterator[str]:
+    """The URL of a new database, which is gone afterwards."""
+    import psycopg
+    from sqlalchemy import make_url
+
+    name = f"rbl_test_{secrets.token_hex(6)}"
+    url = make_url(postgres_server)
+    with psycopg.connect(_for_psycopg(postgres_server), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield url.set(database=name).render_as_string(hide_password=False)
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a server on which the user may create databases: RBL_TEST_POSTGRES_URL, or one started here."""
+    if given := os.environ.get("RBL_TEST_POSTGRES_URL"):
+        yield given
+        return
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))
+    if not folders:
+        pytest.skip("no PostgreSQL server: install Debian's package `postgresql`, or set RBL_TEST_POSTGRES_URL")
+    # Not below pytest's folder, which only its owner may enter: the server refuses to run as root.
+    folder = Path(tempfile.mkdtemp(prefix="rbl-postgres-"))
+    try:
+        with _running_postgres(folders[-1], folder) as url:
+            yield url
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _running_postgres(programs: Path, folder: Path) -> Iterator[str]:
+    """A server of its own in an empty folder. It trusts everybody on this machine, and does not wait for the disk."""
+    user = _unprivileged_user()
+    if user is not None:
+        shutil.chown(folder, user)
+    data, log = folder / "data", folder / "log"
+
+    def call(*command: str | Path) -> int:
+        # Output to a file: the server inherits it, and would keep a pipe open.
+        with (folder / "output").open("ab") as output:
+            done = subprocess.run(
+                command, user=user, extra_groups=None if user is None else [], cwd=folder, stdout=output, stderr=output
+            )
+        return done.returncode
+
+    settings = ["--no-sync", "--auth=trust", "--username=rbl", "--encoding=UTF8", "--locale=C"]
+    if call(programs / "initdb", "-D", data, *settings) != 0:
+        pytest.fail(f"initdb failed: {(folder / 'output').read_text()}")
+    for _ in range(5):  # another program may take the port between asking for it and using it
+        port = _free_port()
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        if call(programs / "pg_ctl", "start", "-w", "-D", data, "-l", log, "-o", options) == 0:
+            break
+    else:
+        pytest.fail(f"PostgreSQL does not start: {log.read_text()}")
+    try:
+        yield f"postgresql+psycopg://rbl@127.0.0.1:{port}/postgres"
+    finally:
+        call(programs / "pg_ctl", "stop", "-w", "-m", "immediate", "-D", data)
+
+
+def _unprivileged_user() -> str | None:
+    """Whom the server runs as where the tests run as root, which it refuses."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in known else "nobody"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def _for_psycopg(url: str) -> str:
+    """SQLAlchemy's URL without the driver."""
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)

@@ -11,15 +11,19 @@ from typing import Any
 import typer
 
 from robustbench_lab.cli import (
+    cancel,
     database,
     describe,
+    devices,
     leaderboard,
     listing,
     plan,
     plugins,
     report,
+    retry,
     run,
     show,
+    status,
     verify,
 )
 from robustbench_lab.cli.output import results_only
@@ -29,12 +33,16 @@ from robustbench_lab.exit_codes import ExitCode
 BUILT_IN: dict[str, Callable[..., Any]] = {
     "run": run.run,
     "plan": plan.plan,
+    "status": status.status,
+    "cancel": cancel.cancel,
+    "retry": retry.retry,
     "leaderboard": leaderboard.leaderboard,
     "show": show.show,
     "report": report.report,
     "verify": verify.verify,
     "list": listing.list_components,
     "describe": describe.describe,
+    "devices": devices.devices,
 }
 GROUPS = {"plugins": plugins.app, "db": database.app}
 CommandLineError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -45,6 +53,7 @@ def main() -> None:
     """The command line, with its exit code. Expected errors are one line; a traceback is a bug."""
     # Idle OpenMP threads that spin starve every other process of the machine: 8 to 19 times slower on 2 cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # `cuda:1` is the GPU that nvidia-smi calls 1
     try:
         code = _run()
         sys.stdout.flush()

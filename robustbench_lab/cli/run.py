@@ -8,8 +8,12 @@ import typer
 from robustbench_lab.cli.experiment_flags import takes_experiment
 from robustbench_lab.cli.output import print_json, say
 from robustbench_lab.exit_codes import ExitCode
+from robustbench_lab.redaction import without_passwords
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from robustbench_lab.catalog import Catalog
     from robustbench_lab.experiment_spec import ExperimentSpec
     from robustbench_lab.pipeline import RunResult
 
@@ -19,24 +23,48 @@ def run(
     spec: "ExperimentSpec",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout in place of the table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    no_log: Annotated[bool, typer.Option("--no-log", help="No log of the run beside the database.")] = False,
 ) -> int:
     """Evaluate every combination of model, defense, dataset and attack that is not stored yet.
 
     With nothing named: the bundled reference models on their own data, attacked with pgd.
     """
-    from robustbench_lab.cli.progress import progress_observers
-    from robustbench_lab.pipeline import open_catalog, run_experiment
-    from robustbench_lab.report.json_documents import run_document
+    from robustbench_lab.pipeline import open_catalog
 
-    catalog = open_catalog(spec.plugins)
-    observers = [] if quiet else progress_observers()
-    result = run_experiment(spec, catalog, observers=observers, command=sys.argv)
+    return run_and_report(spec, open_catalog(spec.plugins), json=json, quiet=quiet, log=not no_log)
+
+
+def run_and_report(
+    spec: "ExperimentSpec",
+    catalog: "Catalog",
+    *,
+    json: bool,
+    quiet: bool,
+    log: bool,
+    only: "Collection[str] | None" = None,
+) -> ExitCode:
+    """Run an experiment with progress on stderr and a log, print what came out, and return the exit code."""
+    from robustbench_lab.cli.progress import progress_observers
+    from robustbench_lab.pipeline import run_experiment
+    from robustbench_lab.report.json_documents import run_document
+    from robustbench_lab.report.run_log import RunLog
+    from robustbench_lab.result_store import logs_folder
+    from robustbench_lab.run_tracker import RunTracker
+
+    tracker = RunTracker()
+    observers = [] if quiet else progress_observers(tracker)
+    if log:
+        observers.append(RunLog(logs_folder(spec.database)))
+    result = run_experiment(spec, catalog, observers=observers, command=sys.argv, tracker=tracker, only=only)
     if json:
-        print_json(run_document(result.run_id, spec.database, result.records))
+        print_json(run_document(result.run_id, without_passwords(spec.database), result.records))
     else:
         _print_leaderboard(result)
     if not quiet:
-        _summarise(result, spec.database)
+        lost = len(only) - len(result.plan.cells) if only is not None else 0
+        if lost:
+            say(f"{lost} of those cells no longer follow from the settings: a component has changed")
+        _summarise(result, without_passwords(spec.database))
     return _exit_code(result)
 
 
@@ -48,15 +76,23 @@ def _print_leaderboard(result: "RunResult") -> None:
 
 
 def _summarise(result: "RunResult", database: str) -> None:
+    from robustbench_lab.report.formatting import printable
+    from robustbench_lab.report.run_view import busy_line
+
     total = len(result.plan.cells)
     for left_out in result.plan.left_out:
-        say(f"left out: {left_out.label}: {left_out.reason}")
+        say(printable(f"left out: {left_out.label}: {left_out.reason}"))
     for record in result.records:
         if record.reason:
-            say(f"{record.status.value}: {record.cell.attack.label} on {record.cell.model.label}: {record.reason}")
+            what = f"{record.cell.attack.label} on {record.cell.model.label}"
+            say(printable(f"{record.status.value}: {what}: {record.reason}"))
     done, new = len(result.records), result.computed
+    if result.state.slots:
+        say(busy_line(result.state.document()))
     if result.interrupted:
         say(f"interrupted: {done} of {total} cells are in {database}; the same command goes on from there")
+    elif done < total and result.stopped:
+        say(f"{result.stopped}: {total - done} of {total} cells are left; the same command goes on from there")
     elif new == 0:
         say(f"all {total} cells are in {database} already: nothing was computed (--fresh evaluates them again)")
     else:

@@ -21,10 +21,14 @@ def stored_leaderboard(
     definition: str | None = None,
     tasks: Sequence[str] = (),
     sort: str | None = None,
+    rows_only: bool = False,
 ) -> Leaderboard:
-    """Rank everything in a database, or what a definition file asks for."""
+    """Rank everything in a database, or what a definition file asks for.
+
+    rows_only: without records and outcomes, which takes a small part of the time.
+    """
     from robustbench_lab.leaderboard import LeaderboardDefinition
-    from robustbench_lab.pipeline import rank
+    from robustbench_lab.ranking import rank, rank_store
     from robustbench_lab.result_store import open_store
 
     for task in tasks:
@@ -33,9 +37,10 @@ def stored_leaderboard(
     if sort:
         rule = replace(rule, sort=sort)
     with open_store(database, create=False) as store:
+        if not store.holds_cells(tasks):
+            wanted = f" of {' or '.join(tasks)}" if tasks else ""
+            raise StoreError(f"there are no results{wanted} in {store.name} yet: run `rbl run` first")
+        if rows_only:
+            return rank_store(store, rule, catalog, tasks)
         records = store.cells()
-    records = [record for record in records if not tasks or record.cell.task in tasks]
-    if not records:
-        wanted = f" of {' or '.join(tasks)}" if tasks else ""
-        raise StoreError(f"there are no results{wanted} in {database} yet: run `rbl run` first")
-    return rank(records, rule, catalog)
+    return rank([record for record in records if not tasks or record.cell.task in tasks], rule, catalog)

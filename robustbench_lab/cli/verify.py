@@ -23,7 +23,8 @@ def verify(
     from robustbench_lab.cli.output import print_json
     from robustbench_lab.devices import resolve_devices
     from robustbench_lab.exit_codes import ExitCode
-    from robustbench_lab.pipeline import open_catalog, task_metrics
+    from robustbench_lab.pipeline import open_catalog
+    from robustbench_lab.ranking import task_metrics
     from robustbench_lab.result_store import open_store
     from robustbench_lab.verification import Outcome
     from robustbench_lab.verification import verify as verify_cell

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_lab.records import Finding, Severity
+from robustbench_lab.records import Finding, Severity, Share
 
 WINDOW = 10
 """Steps at the end over which the loss must have settled (Pintor et al. 2022, indicator I4)."""
@@ -116,10 +116,9 @@ class OptimisationTrace:
             found.append(Finding("few-steps", Severity.SUSPECT, text))
             return found
         late = self._late_rise()
-        if unsettled := int((late > SETTLED).sum()):
-            text = f"over {SETTLED:.0%} of the loss came in the last {WINDOW} steps: use more, or a falling step size"
-            severity = Severity.SUSPECT if float(late.mean()) > SETTLED else Severity.INFO
-            found.append(Finding("loss-still-rises", severity, text, float(unsettled)))
+        text = f"over {SETTLED:.0%} of the loss came in the last {WINDOW} steps: use more, or a falling step size"
+        share = Share(float(late.sum()), len(late), SETTLED, above=Severity.SUSPECT, below=Severity.INFO)
+        found.append(Finding("loss-still-rises", Severity.INFO, text, float((late > SETTLED).sum()), share))
         return found
 
     def _late_rise(self) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from robustbench_lab.catalog import Catalog
+from robustbench_lab.device_slots import Slot, SlotRequest
 from robustbench_lab.evaluate_cell import EvaluationOptions
 from robustbench_lab.records import UnitRecord, WorkUnit
 from robustbench_lab.run_observer import RunObserver
@@ -17,9 +18,23 @@ class ExecutionContext:
     """What an executor needs beside the units."""
 
     catalog: Catalog
-    devices: tuple[str, ...]
+    """A worker loads the same plugins from `catalog.files`."""
+    slots: tuple[Slot, ...]
     options: EvaluationOptions
     observers: Sequence[RunObserver]
+    unit_timeout: float | None = None
+    """Seconds that a unit may take; None: any time. In this process nothing can be stopped, so `inline` ignores it."""
+
+
+class UnitQueue(Protocol):
+    """The units still to evaluate."""
+
+    def take(self, slot: Slot) -> WorkUnit | None:
+        """The next unit for a free slot, given out once; None: nothing for it now.
+
+        Ask again when a unit has ended; the run is over when no unit runs and there is none for any slot.
+        """
+        ...
 
 
 class Executor(Protocol):
@@ -28,9 +43,18 @@ class Executor(Protocol):
     @property
     def name(self) -> str: ...
 
-    def run(self, units: Iterable[WorkUnit], context: ExecutionContext) -> Iterator[UnitRecord]:
-        """One record for each unit, in any order. A unit that fails gives a record that says so.
+    def run(self, queue: UnitQueue, context: ExecutionContext) -> Iterator[UnitRecord]:
+        """One record for each unit taken, in any order. A unit that fails gives a record that says so.
 
-        `units` is read only as far as there is room: it leaves out units that are no longer needed.
+        It tells the observers of the units: started, progressed, retried, finished.
         """
+        ...
+
+
+@runtime_checkable
+class FindsSlots(Protocol):
+    """An executor whose slots are not this machine's."""
+
+    def find_slots(self, wanted: SlotRequest) -> tuple[Slot, ...]:
+        """The slots of its `ExecutionContext`. Called once, before `run`; raises UsageError where there are none."""
         ...

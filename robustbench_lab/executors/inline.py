@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 
+from robustbench_lab.batch_size import BatchMemory
+from robustbench_lab.device_slots import Slot
 from robustbench_lab.evaluate_cell import evaluate_unit
-from robustbench_lab.executors import ExecutionContext
-from robustbench_lab.records import UnitRecord, WorkUnit
+from robustbench_lab.executors import ExecutionContext, UnitQueue
+from robustbench_lab.records import Status, UnitRecord, WorkUnit
 from robustbench_lab.run_observer import UnitProgress
 from robustbench_lab.workbench import Workbench
 
@@ -19,24 +21,33 @@ PROGRESS_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class InlineExecutor:
-    """Runs units on the first of the context's devices."""
+    """Runs units on the first of the context's slots."""
 
     name: str = "inline"
 
-    def run(self, units: Iterable[WorkUnit], context: ExecutionContext) -> Iterator[UnitRecord]:
-        """One record after another, in the order of the units."""
-        bench = Workbench(context.catalog, torch.device(context.devices[0]))
-        for unit in units:
+    def run(self, queue: UnitQueue, context: ExecutionContext) -> Iterator[UnitRecord]:
+        """One record after another, in the order of the queue."""
+        slot = context.slots[0]
+        bench = Workbench(context.catalog, torch.device(slot.device))
+        batches = BatchMemory()
+        while unit := queue.take(slot):
             for observer in context.observers:
-                observer.unit_started(unit, str(bench.device))
-            yield evaluate_unit(unit, bench, context.options, _Reporter(unit, context))
+                observer.unit_started(unit, slot)
+            options = replace(context.options, batch_limit=batches.limit(unit.cell, slot.kind))
+            record = evaluate_unit(unit, bench, options, _Reporter(unit, slot, context))
+            if record.status is Status.OK:
+                batches.learn(unit.cell, slot.kind, record.batch_size)
+            for observer in context.observers:
+                observer.unit_finished(record, slot)
+            yield record
 
 
 class _Reporter:
     """Passes progress on, a few times a second."""
 
-    def __init__(self, unit: WorkUnit, context: ExecutionContext) -> None:
+    def __init__(self, unit: WorkUnit, slot: Slot, context: ExecutionContext) -> None:
         self._unit = unit
+        self._slot = slot
         self._observers = context.observers
         self._last = 0.0
 
@@ -46,6 +57,6 @@ class _Reporter:
             return
         self._last = now
         samples = self._unit.stop - self._unit.start
-        progress = UnitProgress(self._unit, samples, unbroken, forward_passes, backward_passes)
+        progress = UnitProgress(self._unit, self._slot, samples, unbroken, forward_passes, backward_passes)
         for observer in self._observers:
             observer.unit_progressed(progress)

@@ -8,8 +8,8 @@ from typing import Any
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable
-from robustbench_lab.leaderboard_rows import AttackResult
 from robustbench_lab.records import CellRecord
+from robustbench_lab.row_summary import AttackResult
 
 ABSENT = "—"
 EXPLANATION = (
@@ -20,7 +20,7 @@ EXPLANATION = (
 
 def printable(text: str) -> str:
     """On one line and without control characters, so that a name cannot move the cursor or forge a line."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def shorten(text: str, width: int) -> str:
@@ -118,6 +118,12 @@ def duration_text(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def memory_text(size: int) -> str:
+    """`512 MB`, `79.2 GB`: bytes in binary units, as GPU makers count them."""
+    megabytes = size / 1024**2
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1024:.1f} GB"
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

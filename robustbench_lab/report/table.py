@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from robustbench_lab.contracts import Estimate
@@ -21,6 +21,8 @@ PLAIN_WIDTH = 100
 BAR_WIDTH = 12
 MODEL_WIDTH = 36
 """Longer names are cut in the middle; every other format has them whole."""
+ATTACKS_WIDTH = 100
+"""Of further attacks only the number is shown; every other format names them all."""
 VERDICT_STYLES = {Verdict.RELIABLE: "green", Verdict.SUSPECT: "yellow", Verdict.FAILED: "red"}
 NO_RESULTS = (
     "No results here. `rbl run --attack pgd` makes some; `rbl leaderboard` without filters shows all there are."
@@ -56,14 +58,18 @@ def render(leaderboard: Leaderboard) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def renderable(leaderboard: Leaderboard) -> RenderableType:
-    """For a Rich console; shows as much detail as the console is wide enough for."""
-    return _TerminalView(leaderboard)
+def renderable(leaderboard: Leaderboard, most_rows: int = 0) -> RenderableType:
+    """For a Rich console; shows as much detail as the console is wide enough for.
+
+    most_rows: of each table; 0: all.
+    """
+    return _TerminalView(leaderboard, most_rows)
 
 
 @dataclass(frozen=True)
 class _TerminalView:
     leaderboard: Leaderboard
+    most_rows: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.measure import Measurement
@@ -72,12 +78,16 @@ class _TerminalView:
         if not self.leaderboard.tables:
             yield Text(NO_RESULTS)
             return
-        for table in self.leaderboard.tables:
+        for full_table in self.leaderboard.tables:
+            hidden = len(full_table.rows) - self.most_rows if self.most_rows else 0
+            table = replace(full_table, rows=full_table.rows[: self.most_rows]) if hidden > 0 else full_table
             views = (_rows(table, detail) for detail in _DETAILS)
             unbounded = options.update(max_width=1000)
             fits = (one for one in views if Measurement.get(console, unbounded, one).maximum <= options.max_width)
             yield Text.assemble((write.heading(table), "bold"), (f"   {write.samples_text(table)}", "dim"))
             yield next(fits, None) or _rows(table, _DETAILS[-1])
+            if hidden > 0:
+                yield Text(f"... and {hidden} more: `--rows 0` shows all", style="dim")
             if notes := list(_notes(table)):
                 yield Text()
                 yield from notes
@@ -119,11 +129,21 @@ def _cells(row: LeaderboardRow, table: LeaderboardTable, detail: _Detail, note: 
         yield _estimate(estimate, metric, main=main, interval=main or detail.intervals)
         if detail.bar and main and metric.fraction:
             yield _bar(estimate)
-    yield Text(", ".join(write.attack_labels(row)) or write.ABSENT)
+    yield Text(_attacks(row))
     yield Text(write.passes_text(row))
     yield Text(write.seconds_text(row))
     if detail.verdict:
         yield Text(write.ABSENT) if row.verdict is None else Text(row.verdict.value, VERDICT_STYLES[row.verdict])
+
+
+def _attacks(row: LeaderboardRow) -> str:
+    """As many as fit in ATTACKS_WIDTH; one at least."""
+    labels = write.attack_labels(row)
+    shown = len(labels)
+    while shown > 1 and len(", ".join(labels[:shown])) > ATTACKS_WIDTH:
+        shown -= 1
+    more = [f"{len(labels) - shown} more"] if shown < len(labels) else []
+    return ", ".join([*labels[:shown], *more]) or write.ABSENT
 
 
 def _estimate(estimate: Estimate | None, metric: NamedMetric, *, main: bool, interval: bool) -> Text:

@@ -11,9 +11,10 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
 from robustbench_lab.errors import MissingLibraryError, StoreError
+from robustbench_lab.redaction import without_passwords
 
-BUSY_SECONDS = 30.0
-"""How long SQLite waits for another writer. Override with `sqlite:///rbl.db?timeout=120`."""
+BUSY_SECONDS = 15.0
+"""How long SQLite waits for another writer, each time. Override with `sqlite:///rbl.db?timeout=120`."""
 WRITES = "rbl_writes"
 """Execution option of connections that will write. Writers take turns, one transaction each: they replace rows, and
 two that replace the same one at once would collide."""
@@ -36,7 +37,7 @@ def display_name(url: URL) -> str:
     """How messages name the database; never with a password."""
     if url.get_backend_name() == "sqlite":
         return url.database or ":memory:"
-    return url.render_as_string(hide_password=True)
+    return without_passwords(url.render_as_string(hide_password=True))
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -51,7 +52,7 @@ def make_engine(url: URL) -> Engine:
 
     Raises StoreError for a database that SQLAlchemy does not know, MissingLibraryError where its driver is missing.
     """
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"pool_pre_ping": url.get_backend_name() != "sqlite"}  # a server may have restarted
     if url.get_backend_name() == "sqlite":
         if "timeout" not in url.query:
             options["connect_args"] = {"timeout": BUSY_SECONDS}
@@ -62,7 +63,8 @@ def make_engine(url: URL) -> Engine:
     except NoSuchModuleError as error:
         raise StoreError(f"there is no database dialect '{url.drivername}': use sqlite or postgresql") from error
     except ModuleNotFoundError as error:
-        text = f"{display_name(url)} needs the Python driver '{error.name}': install it with pip"
+        what = '"robustbench-lab[postgres]"' if url.get_backend_name() == "postgresql" else error.name
+        text = f"{display_name(url)} needs the Python driver '{error.name}': run `pip install {what}`"
         raise MissingLibraryError(text) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
@@ -76,8 +78,8 @@ def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:
     """Settings that SQLite forgets with every connection."""
     dbapi_connection.isolation_level = None  # the driver opens no transaction on its own: see _begin_sqlite
     dbapi_connection.execute("PRAGMA foreign_keys=ON")
-    # FULL: a commit survives a power cut. It costs one fsync per finished unit, milliseconds beside the seconds or
-    # hours that computed it. (A killed process loses no commit with any setting.)
+    # FULL: a commit survives a power cut. It costs one fsync for each batch of finished units. (A killed process loses
+    # no commit with any setting.)
     dbapi_connection.execute("PRAGMA synchronous=FULL")
 
 

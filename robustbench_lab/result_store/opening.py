@@ -87,9 +87,20 @@ def _nothing_yet(name: str) -> NothingStoredError:
 
 
 def checkpoints_folder(url_or_path: str | os.PathLike[str]) -> Path | None:
-    """Where unfinished attacks are kept: `rbl-checkpoints` beside `rbl.db`; None for a database that is no file."""
-    file = sqlite_file(database_url(url_or_path))
+    """Where unfinished attacks are kept: `rbl-checkpoints` beside `rbl.db`; in the working folder for a server's
+    database; None for one in memory, which no other process goes on with.
+    """
+    url = database_url(url_or_path)
+    if url.get_backend_name() != "sqlite":
+        return Path("rbl-checkpoints")
+    file = sqlite_file(url)
     return None if file is None else file.parent / f"{file.stem}-checkpoints"
+
+
+def logs_folder(url_or_path: str | os.PathLike[str]) -> Path:
+    """Where runs write their logs: `rbl-logs` beside `rbl.db`; in the working folder for a database that is no file."""
+    file = sqlite_file(database_url(url_or_path))
+    return Path("rbl-logs") if file is None else file.parent / f"{file.stem}-logs"
 
 
 def _artifacts_folder(url: URL) -> Path:

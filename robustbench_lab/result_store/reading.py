@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, null, select
+from sqlalchemy import ColumnElement, Connection, func, null, or_, select
 
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.records import CellRecord, Status, UnitRecord
+from robustbench_lab.records import CANCELLED, CellRecord, Status, UnitRecord
 from robustbench_lab.result_store import rows, schema
 from robustbench_lab.result_store.artifact_files import Artifact
 from robustbench_lab.result_store.cell_summary import CellSummary
+from robustbench_lab.result_store.cell_timing import CellTiming
 from robustbench_lab.result_store.chunks import chunks
 from robustbench_lab.result_store.json_values import from_json
 
@@ -28,6 +29,30 @@ def units(connection: Connection, cell_id: str) -> list[UnitRecord]:
     return [rows.unit_record(row) for row in connection.execute(query)]
 
 
+def open_units(connection: Connection, cell_ids: Iterable[str]) -> dict[str, list[UnitRecord]]:
+    """Units of these cells as far as they are open, in order of their samples."""
+    table = schema.unit_outcomes
+    found: dict[str, list[UnitRecord]] = defaultdict(list)
+    for chunk in chunks(cell_ids):
+        query = select(table).where(table.c.cell_id.in_(chunk)).order_by(table.c.start, table.c.stop)
+        for row in connection.execute(query):
+            found[row.cell_id].append(rows.unit_record(row))
+    return dict(found)
+
+
+def timings(connection: Connection, models: Iterable[str]) -> list[CellTiming]:
+    """What stored cells of these models (labels) took, those that are alike together."""
+    table = schema.cells
+    alike = [table.c[name] for name in ("model", "defense", "dataset", "attack", "threat_model", "device")]
+    passes = (table.c.forward_per_sample + table.c.backward_per_sample) * table.c.samples
+    sums = [func.sum(table.c.samples), func.sum(passes), func.sum(table.c.wall_seconds)]
+    found = []
+    for chunk in chunks(models):
+        query = select(*alike, *sums).where(table.c.status == Status.OK, table.c.model.in_(chunk)).group_by(*alike)
+        found += [CellTiming(*row) for row in connection.execute(query)]
+    return found
+
+
 def statuses(connection: Connection, cell_ids: Iterable[str]) -> dict[str, Status]:
     """The status of each of these cells that is stored."""
     table = schema.cells
@@ -38,11 +63,28 @@ def statuses(connection: Connection, cell_ids: Iterable[str]) -> dict[str, Statu
     return found
 
 
+def failed_or_cancelled(connection: Connection, cell_ids: Iterable[str]) -> set[str]:
+    """Those of these cells that are stored without a result, and may get one when they are evaluated again."""
+    table = schema.cells
+    again = or_(table.c.status == Status.FAILED, table.c.reason == CANCELLED)
+    found: set[str] = set()
+    for chunk in chunks(cell_ids):
+        found.update(connection.scalars(select(table.c.cell_id).where(table.c.cell_id.in_(chunk), again)))
+    return found
+
+
 def conditions(task: str | None, status: Status | None, run_id: str | None) -> list[ColumnElement[bool]]:
     """Equality with all that is given."""
     table = schema.cells
     wanted = {table.c.task: task, table.c.status: status, table.c.run_id: run_id}
     return [column == value for column, value in wanted.items() if value is not None]
+
+
+def holds_cells(connection: Connection, tasks: Sequence[str]) -> bool:
+    """Whether there is a cell of one of these tasks; none named: whether there is any."""
+    table = schema.cells
+    query = select(table.c.cell_id).limit(1)
+    return connection.scalar(query.where(table.c.task.in_(tasks)) if tasks else query) is not None
 
 
 def cell_ids(connection: Connection) -> list[str]:
@@ -64,6 +106,15 @@ def cells(
         records = _cells(connection, narrowed, reader, with_outcomes=with_outcomes)
         found.update((record.cell.cell_id, record) for record in records)
     return [found[cell_id] for cell_id in wanted if cell_id in found]
+
+
+def cells_of_rows(connection: Connection, row_ids: Iterable[str]) -> list[CellRecord]:
+    """The cells of some leaderboard rows, in the order they were stored within each."""
+    reader = rows.CellReader()
+    found: list[CellRecord] = []
+    for chunk in chunks(row_ids):
+        found += _cells(connection, [schema.cells.c.row_id.in_(chunk)], reader, with_outcomes=True)
+    return found
 
 
 def summaries(connection: Connection, where: Conditions) -> list[CellSummary]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row
 
+from robustbench_lab.comparable_cells import subject_of
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.records import (
     Cell,
@@ -17,10 +18,11 @@ from robustbench_lab.records import (
     Finding,
     ResolvedComponent,
     SampleSet,
-    Severity,
     Status,
     UnitRecord,
     Verdict,
+    finding_json,
+    finding_of,
 )
 from robustbench_lab.result_store.artifact_files import Artifact
 from robustbench_lab.result_store.cell_summary import CellSummary
@@ -35,13 +37,35 @@ from robustbench_lab.result_store.packing import (
 )
 
 COMPONENTS = ("model", "defense", "dataset", "attack", "objective", "threat_model")
-COLUMNS_FOR_QUERIES = frozenset((*COMPONENTS, "run_id", "samples", "finished_at"))
+COLUMNS_FOR_QUERIES = frozenset((*COMPONENTS, "run_id", "samples", "finished_at", "row_id"))
 """Columns of `cells` that a record has no use for: they are there to be searched and sorted by."""
 SUMMARY_COLUMNS = [field.name for field in fields(CellSummary) if field.name != "metrics"]
 Values = dict[str, Any]
 
 
 # ---------------------------------------------------------------- records to rows
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """A closed cell, as rows of the tables."""
+
+    samples: SampleSet
+    cell: Values
+    metrics: list[Values]
+    outcomes: list[Values]
+    artifacts: list[Values]
+
+
+def cell_rows(record: CellRecord, run_id: str, files: Sequence[Artifact]) -> CellRows:
+    """All rows of a closed cell. Raises StoreError for what cannot be stored."""
+    return CellRows(
+        samples=record.cell.samples,
+        cell=cell_values(record, run_id),
+        metrics=metric_values(record),
+        outcomes=outcome_values(record),
+        artifacts=[artifact_values(record.cell.cell_id, file) for file in files],
+    )
 
 
 def cell_values(record: CellRecord, run_id: str) -> Values:
@@ -75,6 +99,7 @@ def cell_values(record: CellRecord, run_id: str) -> Values:
         "batch_size": record.batch_size,
         "executor": record.executor,
         "finished_at": datetime.now(UTC),
+        "row_id": subject_of(cell).row_id,
     }
 
 
@@ -138,10 +163,7 @@ def unit_values(record: UnitRecord, run_id: str) -> Values:
 
 def findings_json(findings: Sequence[Finding]) -> list[Values]:
     """Findings as JSON."""
-    return [
-        {"code": one.code, "severity": one.severity, "message": one.message, "value": to_json(one.value)}
-        for one in findings
-    ]
+    return [{**finding_json(one), "value": to_json(one.value)} for one in findings]
 
 
 def _component_json(component: ResolvedComponent) -> Values:
@@ -278,6 +300,4 @@ class CellReader:
 
 
 def _findings(stored: Sequence[Values]) -> tuple[Finding, ...]:
-    return tuple(
-        Finding(one["code"], Severity(one["severity"]), one["message"], from_json(one["value"])) for one in stored
-    )
+    return tuple(finding_of({**one, "value": from_json(one["value"])}) for one in stored)

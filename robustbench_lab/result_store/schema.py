@@ -24,7 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0003"
 """The newest migration: the schema this code reads and writes. Revisions are numbers that grow by one."""
 
 metadata = MetaData(
@@ -91,6 +91,25 @@ runs = Table(
     CheckConstraint("status IN ('running', 'finished', 'interrupted')", name="status"),
 )
 
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("run_id", String(64), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("beat_at", UtcDateTime, nullable=False),  # by the database's clock
+    Column("host", Text, nullable=False),
+    Column("state", JSON, nullable=False),  # what the run does: see run_heartbeat.py
+)
+
+cancellations = Table(
+    "cancellations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", String(64), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("cell", Text),  # the beginning of a cell id; NULL: the whole run
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("cells", Integer),  # how many the run cancelled; NULL: it has not answered yet
+)
+
 sample_sets = Table(
     "sample_sets",
     metadata,
@@ -134,10 +153,21 @@ cells = Table(
     Column("batch_size", Integer, nullable=False),
     Column("executor", Text, nullable=False),
     Column("finished_at", UtcDateTime, nullable=False),
+    Column("row_id", String(64), index=True),  # never NULL; a column that a migration adds cannot say so
     _status_rule(),
     _reason_rule(),
     CheckConstraint("verdict IN ('reliable', 'suspect', 'failed')", name="verdict"),
     UniqueConstraint("cell_id", "status"),  # what metrics and outcomes refer to
+)
+
+leaderboard_rows = Table(
+    "leaderboard_rows",
+    metadata,
+    Column("id", String(64), primary_key=True),  # what cells.row_id names
+    Column("state", String(16), nullable=False),  # another one with every change of the row's cells
+    # What follows from the cells; NULL until a leaderboard asks for it, and again after every change.
+    Column("rules", String(64)),
+    Column("summary", Text),
 )
 
 metrics = Table(

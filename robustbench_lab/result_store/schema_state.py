@@ -41,7 +41,7 @@ def check_current(revision: str, name: str) -> None:
     """Raise StoreError unless the database has the schema that this code reads and writes."""
     check_not_newer(revision, name)
     if revision != REVISION:
-        raise StoreError(f"{name} has schema {revision}, this rbl needs {REVISION}: run `rbl db upgrade`")
+        raise StoreError(f"{name} has schema {revision}, this rbl needs {REVISION}: run `rbl db upgrade --db {name}`")
 
 
 def migrate(engine: Engine, name: str) -> None:

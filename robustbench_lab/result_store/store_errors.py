@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError
 
 from robustbench_lab.errors import StoreError
+from robustbench_lab.redaction import without_passwords
 
 _KEPT = "what was stored before is kept; then run the same command again"
 
@@ -25,6 +26,16 @@ _SQLITE_ADVICE = {
     sqlite3.SQLITE_CORRUPT: "damaged: restore a copy, or save what is readable with `sqlite3 FILE .recover`",
     sqlite3.SQLITE_TOOBIG: "a value is too large to be stored: use fewer samples",
 }
+
+_CONNECTION_ADVICE = "check the URL, and that the server runs and has this database and user"
+_POSTGRESQL_ADVICE = {
+    "53100": f"the server's disk is full: free some space, {_KEPT}",
+    "53300": "the server has too many connections: wait for others to end, then run the same command again",
+    "25006": "read-only: connect to a server that takes writes",
+    "42501": "access is denied: ask the owner of the database for the rights to create and change tables",
+    "57P01": f"the server was stopped: start it, {_KEPT}",
+}
+"""By SQLSTATE."""
 
 
 @contextmanager
@@ -44,5 +55,8 @@ def _advice(error: BaseException | None) -> str:
         return _SQLITE_ADVICE[code & 0xFF]
     if isinstance(error, OSError):
         return f"cannot write {error.filename}: {error.strerror}; {_KEPT}"
-    text = str(error).strip() or type(error).__name__
-    return f"the database refused: {text.splitlines()[0]}"
+    said = without_passwords((str(error).strip() or type(error).__name__).splitlines()[0])
+    state = getattr(error, "sqlstate", "")
+    if state is None:  # of psycopg, where there is no connection
+        return f"{said.rstrip(':')}; {_CONNECTION_ADVICE}"
+    return _POSTGRESQL_ADVICE.get(state, f"the database refused: {said}")

@@ -43,7 +43,7 @@ def check_attack(
     except Exception as error:
         return [f"it stops with {describe_error(error)}"]
     audit = audit_attack(problem, setting, setting.model, passes=1)
-    wrong = [f"{finding.message}: {finding.value:.0f}" for finding in audit.findings]
+    wrong = [f"{finding.message}: {finding.value:.0f}" for finding in audit.problems]
     if not torch.equal(problem.clean, setting.clean[problem.open_positions]):
         wrong.append("it overwrites the clean inputs: work on a copy")
     out_of_reach = torch.from_numpy(~audit.outcomes.robust) & setting.open & (reach > 1.001 * setting.threat_model.eps)

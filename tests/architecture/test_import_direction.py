@@ -18,11 +18,18 @@ STAGES = {
     "evaluate_cell": 3,
     "result_store": 3,
     "executors": 4,
+    "unit_costs": 4,
     "verification": 5,
+    "executor_choice": 5,
+    "pending_units": 5,
+    "run_heartbeat": 5,
     "scheduler": 5,
     "leaderboard": 6,
     "leaderboard_definition": 6,
     "leaderboard_rows": 6,
+    "row_summary": 6,
+    "row_summary_json": 6,
+    "ranking": 7,
     "report": 7,
     "pipeline": 8,
     "api": 9,
@@ -45,6 +52,7 @@ HEAVY = (
     "matplotlib",
     "sqlalchemy",
     "scipy",
+    "ray",
 )
 ATTACK_LIBRARIES = {"foolbox", "art", "torchattacks", "timm", "torchvision", "onnx", "onnx2torch", "sklearn"}
 

@@ -16,6 +16,7 @@ from rbl_attacks.ensembles.autoattack import autoattack
 from robustbench_lab.attack_checkpoint import AttackCheckpoint
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, ThreatModel
+from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
@@ -159,7 +160,7 @@ def test_few_classes_are_handled_and_said(ball: ThreatModel, classes: int, said:
     problem = AttackProblem(setting_of(classes, ball))
     autoattack(problem)
     assert len(shortened) == 4
-    assert problem.notes == [Finding("few-classes", Severity.INFO, said)]
+    assert merge_findings(problem.notes) == (Finding("few-classes", Severity.INFO, said),)
 
 
 def test_with_two_classes_the_margin_stands_in_everywhere(calls: list[Any]) -> None:
@@ -172,7 +173,7 @@ def test_with_three_classes_only_the_targeted_loss_changes(calls: list[Any]) -> 
     assert [params["loss"] for name, params in calls if name == "apgd"] == ["ce", "dlr", "targeted-cw"]
     rand = AttackProblem(setting_of(3, eot=20))
     autoattack(rand, version="rand")
-    assert rand.notes == []
+    assert merge_findings(rand.notes) == ()
 
 
 def test_where_nothing_is_left_to_attack_nothing_is_spent(calls: list[Any]) -> None:
@@ -222,7 +223,7 @@ def test_a_killed_autoattack_goes_on_after_its_last_attack(tmp_path: Path, share
 def test_square_after_useless_gradients_is_said() -> None:
     problem = AttackProblem(setting_of(4, Linf(eps=0.3), samples=6, rounded=True))
     autoattack(problem)
-    codes = {finding.code: finding for finding in problem.notes}
+    codes = {finding.code: finding for finding in merge_findings(problem.notes)}
     finding = codes["square-beats-gradient"]
     assert finding.severity is Severity.SUSPECT
     assert finding.value is not None
@@ -233,4 +234,4 @@ def test_nothing_is_said_of_square_where_the_gradients_did_all() -> None:
     problem = AttackProblem(setting_of(10, Linf(eps=0.5)))
     autoattack(problem)
     assert problem.claimed.all()
-    assert problem.notes == []
+    assert merge_findings(problem.notes) == ()

@@ -303,7 +303,7 @@ def test_every_candidate_is_allowed_by_the_threat_model() -> None:
     setting = setting_on(Brightness(0.5), 5, natural_images(8))
     problem = AttackProblem(setting)
     corruptions(problem)
-    assert audit_attack(problem, setting, setting.model, passes=1).findings == ()
+    assert audit_attack(problem, setting, setting.model, passes=1).problems == ()
 
 
 def test_inputs_that_are_no_grey_or_colour_images_are_skipped_with_a_reason() -> None:

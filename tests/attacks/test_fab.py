@@ -142,7 +142,7 @@ def test_a_budget_breaks_exactly_the_samples_within_reach(norm: str, targets: in
     assert problem.claimed[reach < 0.99 * eps].all()
     assert not problem.claimed[reach > 1.001 * eps].any()
     audit = audit_attack(problem, setting, setting.model, passes=1)
-    assert audit.findings == ()
+    assert audit.problems == ()
     assert (torch.from_numpy(~audit.outcomes.robust) == problem.claimed).all()
 
 

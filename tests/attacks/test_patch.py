@@ -52,7 +52,7 @@ def setting_on(
 def attacked(attack: Attack, setting: ProblemSetting, **params: object) -> AttackProblem:
     problem = AttackProblem(setting)
     attack(problem, **params)
-    assert audit_attack(problem, setting, setting.model, passes=1).findings == ()
+    assert audit_attack(problem, setting, setting.model, passes=1).problems == ()
     return problem
 
 

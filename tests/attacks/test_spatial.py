@@ -51,7 +51,7 @@ def attacked(model: nn.Module, threat_model: ThreatModel, clean: Tensor, **param
     setting = setting_on(model, threat_model, clean)
     problem = AttackProblem(setting)
     spatial(problem, **params)
-    assert audit_attack(problem, setting, setting.model, passes=1).findings == ()
+    assert audit_attack(problem, setting, setting.model, passes=1).problems == ()
     return problem
 
 

@@ -226,13 +226,13 @@ def test_the_passes_stay_within_the_estimate() -> None:
 
 def test_samples_far_from_the_boundary_leave_the_race() -> None:
     gaps = gaps_after(left=torch.linspace(0.1, 0.9, 400), gained=lambda _left: 0.3)
-    racing = gaps.racing(torch.arange(400), level=5)
+    racing = gaps.racing(torch.arange(400), share=0.05)
     assert racing.tolist() == list(range(int((torch.linspace(0.1, 0.9, 400) <= 0.3).sum())))
 
 
 def test_the_nearest_race_on_although_nothing_was_gained() -> None:
     gaps = gaps_after(left=torch.linspace(0.9, 0.1, 64), gained=lambda _left: 0.0)
-    assert gaps.racing(torch.arange(64), level=0).tolist() == list(range(56, 64))
+    assert gaps.racing(torch.arange(64), share=1 / 8).tolist() == list(range(56, 64))
 
 
 def gaps_after(left: Tensor, gained: Callable[[Tensor], float]) -> Gaps:

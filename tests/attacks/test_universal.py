@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rbl_attacks.score_based.noise import noise
 from rbl_attacks.universal.universal import universal
-from robustbench_lab import hookimpl, scheduler
+from robustbench_lab import cutting, hookimpl
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import AttackSpec, Bounds, ThreatModel
@@ -64,7 +64,7 @@ def setting_on(
 def attacked(setting: ProblemSetting, **params: object) -> AttackProblem:
     problem = AttackProblem(setting)
     universal(problem, **params)
-    assert audit_attack(problem, setting, setting.model, passes=1).findings == ()
+    assert audit_attack(problem, setting, setting.model, passes=1).problems == ()
     return problem
 
 
@@ -202,8 +202,7 @@ def same_for_all(problem: AttackProblem) -> None:
 def test_a_cell_whose_attack_looks_at_all_samples_together_is_not_cut(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch, attack: str, units: int
 ) -> None:
-    cut = scheduler.cut_units
-    monkeypatch.setattr(scheduler, "cut_units", lambda cell: cut(cell, 20))
+    monkeypatch.setattr(cutting, "MOST_SAMPLES", 20)
     SEEN.clear()
     spec = ExperimentSpec.from_flags(
         attacks=[attack], models=["digits-cnn"], samples=100, norms=["linf"], eps=[0.1], database=f"{tmp_path}/x.db"

@@ -1,14 +1,17 @@
 """Records for the tests of the result store; as a script, a process that writes them until it is done or killed.
 
-    python example_results.py DATABASE PREFIX COUNT
+    python example_results.py DATABASE PREFIX COUNT [batched]
 
-prints the id of each cell once it is stored. Not a test module: the tests load it with `runpy`, the script runs alone.
+prints the id of each cell once it is stored; `batched`: with commits taken together, as in a run. Not a test module:
+the tests load it with `runpy`, the script runs alone.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -112,15 +115,16 @@ def make_unit(cell_id: str, start: int, stop: int, **changes: Any) -> UnitRecord
     return replace(unit, **changes)
 
 
-def main(database: str, prefix: str, count: int) -> None:
+def main(database: str, prefix: str, count: int, mode: str = "") -> None:
     with open_store(database) as store:
         run_id = store.begin_run(["example_results.py"], {}, {"library": "1.0"})
-        for number in range(count):
-            cell_id = f"{prefix}-{number}"
-            store.save_unit(make_unit(cell_id, 0, 2), run_id)
-            store.save_cell(ok_record(cell_id), run_id, artifacts=[cell_id.encode()])
-            print(cell_id, flush=True)  # noqa: T201 (what the tests wait for)
+        with store.batched() if mode == "batched" else nullcontext():
+            for number in range(count):
+                cell_id = f"{prefix}-{number}"
+                store.save_unit(make_unit(cell_id, 0, 2), run_id)
+                store.save_cell(ok_record(cell_id), run_id, artifacts=[cell_id.encode()])
+                store.when_stored(functools.partial(print, cell_id, flush=True))  # what the tests wait for
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

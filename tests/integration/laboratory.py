@@ -21,6 +21,7 @@ from robustbench_lab import hookimpl
 from robustbench_lab.api import InMemoryDataset
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import AttackSpec, DatasetSpec, DefenseSpec, ModelSpec
+from robustbench_lab.device_slots import Slot
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
 from robustbench_lab.records import Cell, CellRecord, Outcomes, WorkUnit
@@ -261,7 +262,7 @@ class Events(RunObserver):
     def run_started(self, run_id: str, to_do: Sequence[Cell], stored: int) -> None:
         self.seen.append(("run_started", len(to_do), stored))
 
-    def unit_started(self, unit: WorkUnit, device: str) -> None:
+    def unit_started(self, unit: WorkUnit, slot: Slot) -> None:
         self.seen.append(("unit_started", unit.start, unit.stop))
 
     def cell_finished(self, record: CellRecord) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from robustbench_lab import hookimpl, scheduler
+from robustbench_lab import cutting, hookimpl
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
 from robustbench_lab.records import CellRecord, Status
@@ -24,8 +23,8 @@ lab = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("laboratory.
 
 
 @pytest.fixture
-def units_of_50(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "cut_units", functools.partial(scheduler.cut_units, size=50))
+def units_of_40(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "MOST_SAMPLES", 50)
 
 
 @pytest.mark.parametrize("attack", [lab.PGD, "noise"])
@@ -33,13 +32,13 @@ def test_a_cell_in_several_units_gives_the_outcomes_of_one_unit(
     tmp_path: Path, attack: str, request: pytest.FixtureRequest
 ) -> None:
     whole = lab.only(lab.run(tmp_path, attacks=[attack]))
-    request.getfixturevalue("units_of_50")
+    request.getfixturevalue("units_of_40")
     events = lab.Events()
     cut = lab.only(lab.run(tmp_path, [events], attacks=[attack], database=str(tmp_path / "cut.db")))
     assert [event for event in events.seen if event[0] == "unit_started"] == [
-        ("unit_started", 0, 50),
-        ("unit_started", 50, 100),
-        ("unit_started", 100, 120),
+        ("unit_started", 0, 40),
+        ("unit_started", 40, 80),
+        ("unit_started", 80, 120),
     ]
     assert lab.same_outcomes(whole, cut)
     assert (cut.metrics, cut.findings) == (whole.metrics, whole.findings)
@@ -58,7 +57,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None
     return set_call
 
 
-@pytest.mark.usefixtures("units_of_50")
+@pytest.mark.usefixtures("units_of_40")
 def test_a_run_interrupted_inside_a_cell_goes_on_after_its_last_finished_unit(
     tmp_path: Path, interrupt_at: Callable[[int | None], None]
 ) -> None:
@@ -72,12 +71,12 @@ def test_a_run_interrupted_inside_a_cell_goes_on_after_its_last_finished_unit(
     assert events.seen[-1] == ("run_finished", True)
     with open_store(tmp_path / "rbl.db") as store:
         (unit,) = store.units(stopped.plan.cells[0].cell_id)
-    assert (unit.start, unit.stop) == (0, 50)
+    assert (unit.start, unit.stop) == (0, 40)
 
     interrupt_at(None)
     events = lab.Events()
     result = lab.run(tmp_path, [events], attacks=["interruptible"])
-    assert [event[1:] for event in events.seen if event[0] == "unit_started"] == [(50, 100), (100, 120)]
+    assert [event[1:] for event in events.seen if event[0] == "unit_started"] == [(40, 80), (80, 120)]
     assert lab.Interrupted.calls == 2
     assert (result.interrupted, result.computed) == (False, 1)
     assert lab.same_outcomes(lab.only(result), whole)
@@ -85,15 +84,17 @@ def test_a_run_interrupted_inside_a_cell_goes_on_after_its_last_finished_unit(
     assert lab.run(tmp_path, attacks=["interruptible"]).computed == 0
 
 
-def test_units_that_were_cut_to_another_size_are_computed_anew(
+def test_units_that_were_cut_to_another_size_are_kept_all_the_same(
     tmp_path: Path, interrupt_at: Callable[[int | None], None], request: pytest.FixtureRequest
 ) -> None:
-    request.getfixturevalue("units_of_50")
+    request.getfixturevalue("units_of_40")
     interrupt_at(2)
     assert lab.run(tmp_path, attacks=["interruptible"]).interrupted
     request.getfixturevalue("monkeypatch").undo()
     lab.Interrupted.at_call = None
-    record = lab.only(lab.run(tmp_path, attacks=["interruptible"]))
+    events = lab.Events()
+    record = lab.only(lab.run(tmp_path, [events], attacks=["interruptible"]))
+    assert [event[1:] for event in events.seen if event[0] == "unit_started"] == [(40, 120)]
     assert np.array_equal(lab.outcomes(record).robust, lab.RIGHT & ~lab.WITHIN_EPS)
 
 
@@ -114,15 +115,15 @@ def test_an_interrupted_run_keeps_its_finished_cells(
 # ---------------------------------------------------------------- observers
 
 
-def test_observers_hear_of_everything_in_order(tmp_path: Path) -> None:
+def test_observers_hear_of_everything_in_order_the_longest_cell_first(tmp_path: Path) -> None:
     events = lab.Events()
     lab.run(tmp_path, [events], attacks=["fgsm", "noise"])
     assert events.seen == [
         ("run_started", 2, 0),
         ("unit_started", 0, lab.SAMPLES),
-        ("cell_finished", "fgsm"),
-        ("unit_started", 0, lab.SAMPLES),
         ("cell_finished", "noise"),
+        ("unit_started", 0, lab.SAMPLES),
+        ("cell_finished", "fgsm"),
         ("run_finished", False),
     ]
 
@@ -148,5 +149,5 @@ def test_an_observer_that_raises_is_dropped_with_a_warning_and_stops_nothing(tmp
         result = run_experiment(spec, catalog, observers=[healthy])
     assert len(warned) == 1
     assert [record.status for record in result.records] == [Status.OK, Status.OK]
-    assert broken.seen == [("run_started", 2, 0), ("unit_started", 0, lab.SAMPLES), ("cell_finished", "fgsm")]
+    assert broken.seen == [("run_started", 2, 0), ("unit_started", 0, lab.SAMPLES), ("cell_finished", "noise")]
     assert [event[0] for event in healthy.seen].count("cell_finished") == 2

@@ -15,30 +15,38 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
-from robustbench_lab.errors import MissingLibraryError, RblError, StoreError
+from robustbench_lab.errors import MissingLibraryError, StoreError
 from robustbench_lab.exit_codes import ExitCode
 from robustbench_lab.provenance import file_sha256
 from robustbench_lab.records import Outcomes, Status
-from robustbench_lab.result_store import open_store
+from robustbench_lab.result_store import open_store, transactions
+from robustbench_lab.result_store.commit_batches import BATCH_RECORDS
 
 SCRIPT = Path(__file__).with_name("example_results.py")
 examples = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 
 
+@pytest.fixture(params=["one by one", "batched"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """How a writer commits."""
+    return str(request.param)
+
+
 def start_writer(
-    database: Path, prefix: str, count: int, prepare: Callable[[], None] | None = None
+    database: Path | str, prefix: str, count: int, mode: str, prepare: Callable[[], None] | None = None
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(database), prefix, str(count)]
+    command = [sys.executable, str(SCRIPT), str(database), prefix, str(count), mode]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare)
 
 
-def assert_sound(database: Path) -> set[str]:
+def assert_sound(database: Path | str) -> set[str]:
     """The ids of stored cells, each of which is complete."""
-    with closing(sqlite3.connect(database)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    if "://" not in str(database):
+        with closing(sqlite3.connect(database)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
     expected = examples.ok_record()
     with open_store(database, create=False) as store:
         records = store.cells()
@@ -56,19 +64,20 @@ def assert_sound(database: Path) -> set[str]:
 # ---------------------------------------------------------------- kills
 
 
-def test_a_killed_writer_leaves_every_cell_complete_or_absent(tmp_path: Path) -> None:
-    database = tmp_path / "rbl.db"
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_killed_writer_leaves_every_cell_complete_or_absent(database: str, mode: str) -> None:
     moments = random.Random(0)  # noqa: S311
     announced: set[str] = set()
-    for life in range(4):
-        with start_writer(database, f"life{life}", 100_000) as writer:
+    for life in range(3):
+        with start_writer(database, f"life{life}", 100_000, mode) as writer:
             assert writer.stdout is not None
             announced |= {writer.stdout.readline().strip() for _ in range(moments.randint(1, 40))}
             writer.kill()  # in the midst of whatever it does by now
             announced |= set(writer.stdout.read().split("\n")[:-1])
         stored = assert_sound(database)
         assert announced <= stored
-        assert len(stored) <= len(announced) + life + 1  # stored, but killed before it could say so
+        silent = BATCH_RECORDS if mode == "batched" else 1  # stored, but killed before it could say so
+        assert len(stored) <= len(announced) + (life + 1) * silent
 
 
 def test_a_process_killed_at_any_statement_leaves_the_old_state_or_the_new_one(tmp_path: Path) -> None:
@@ -131,14 +140,14 @@ def test_a_full_disk_keeps_what_was_stored(tmp_path: Path, page_limit: Callable[
     assert assert_sound(database) == {"before"}
 
 
-def test_a_file_system_that_takes_no_more_bytes_ends_the_run_with_one_line(tmp_path: Path) -> None:
+def test_a_file_system_that_takes_no_more_bytes_ends_the_run_with_one_line(tmp_path: Path, mode: str) -> None:
     database = tmp_path / "rbl.db"
     limit = 2_000_000
 
     def no_larger_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    with start_writer(database, "cell", 100_000, no_larger_files) as writer:
+    with start_writer(database, "cell", 100_000, mode, no_larger_files) as writer:
         out, err = writer.communicate()
     assert writer.returncode != 0
     assert "StoreError" in err.splitlines()[-1]
@@ -166,12 +175,20 @@ def test_an_artifacts_folder_that_cannot_be_written_stores_nothing(tmp_path: Pat
 # ---------------------------------------------------------------- several processes
 
 
-def test_two_processes_write_into_one_new_database_at_the_same_time(tmp_path: Path) -> None:
-    database = tmp_path / "rbl.db"
-    writers = [start_writer(database, prefix, 40) for prefix in ("left", "right")]
+@pytest.mark.usefixtures("in_tmp_path")
+def test_two_processes_write_into_one_new_database_at_the_same_time(database: str, mode: str) -> None:
+    writers = [start_writer(database, prefix, 40, mode) for prefix in ("left", "right")]
     errors = [writer.communicate()[1] for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0], errors
     assert assert_sound(database) == {f"{side}-{number}" for side in ("left", "right") for number in range(40)}
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_two_processes_store_the_same_cells_once(database: str, mode: str) -> None:
+    writers = [start_writer(database, "same", 40, mode) for _ in range(2)]
+    errors = [writer.communicate()[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0], errors
+    assert assert_sound(database) == {f"same-{number}" for number in range(40)}
 
 
 def test_a_reader_sees_one_state_while_another_writes(tmp_path: Path) -> None:
@@ -187,7 +204,8 @@ def test_a_reader_sees_one_state_while_another_writes(tmp_path: Path) -> None:
             writer.execute("ROLLBACK")
 
 
-def test_a_database_that_stays_locked_is_named(tmp_path: Path) -> None:
+def test_a_database_that_stays_locked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "PAUSES", (0.0,))
     database = tmp_path / "rbl.db"
     with open_store(f"sqlite:///{database}?timeout=0") as store, closing(sqlite3.connect(database)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -196,6 +214,34 @@ def test_a_database_that_stays_locked_is_named(tmp_path: Path) -> None:
         assert store.cells() == []  # reading goes on
         other.rollback()
         store.begin_run(["rbl"], {}, {})
+
+
+def test_a_writer_waits_for_a_lock_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = tmp_path / "rbl.db"
+    with open_store(f"sqlite:///{database}?timeout=0") as store, closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(transactions.time, "sleep", lambda _: other.rollback())
+        store.save_cell(examples.ok_record(), store.begin_run(["rbl"], {}, {}))
+        assert len(store.cells()) == 1
+
+
+def test_a_server_that_drops_its_connections_is_asked_again(postgres_database: str, in_tmp_path: Path) -> None:
+    engine = create_engine(postgres_database, isolation_level="AUTOCOMMIT")
+    drop = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = :n")
+    dropped = []
+
+    def drop_others(connection: Connection, *_: object) -> None:
+        if not dropped:
+            with engine.connect() as other:
+                dropped.append(other.execute(drop, {"n": engine.url.database}).all())
+
+    with open_store(postgres_database) as store:
+        run_id = store.begin_run(["rbl"], {}, {})
+        event.listen(store._transactions.engine, "commit", drop_others)
+        store.save_cell(examples.ok_record(), run_id)
+        assert dropped[0]
+        assert len(store.cells()) == 1
+    engine.dispose()
 
 
 # ---------------------------------------------------------------- what is no database of ours
@@ -280,12 +326,37 @@ def test_a_wrong_url_is_named(url: str, message: str) -> None:
     assert message in refused(url)
 
 
-def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+SECRET_URLS = (
+    "postgresql+psycopg://user:secret@localhost:1/rbl",
+    "postgresql+psycopg://user@localhost:1/rbl?password=secret&connect_timeout=1",
+    "postgresql+psycopg://user:se%40cret%2Fsecret@localhost:1/rbl",
+)
+
+
+@pytest.mark.parametrize("url", SECRET_URLS)
+def test_a_password_is_never_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(StoreError) as caught:
+        open_store(url)
+    said = str(caught.value)
+    assert "secret" not in said
+    assert "***" in said
+    assert "\n" not in said
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(RblError, match="needs the Python driver 'psycopg'") as caught:
-        open_store("postgresql+psycopg://user:secret@localhost:1/rbl")
-    assert isinstance(caught.value, MissingLibraryError)
-    assert "secret" not in str(caught.value)
+    with pytest.raises(MissingLibraryError, match="needs the Python driver 'psycopg'") as missing:
+        open_store(url)
+    assert "secret" not in str(missing.value)
+
+
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_password_is_not_stored_with_the_run(database: str) -> None:
+    url = SECRET_URLS[0]
+    with open_store(database) as store:
+        run_id = store.begin_run(["rbl", "run", "--db", url, f"--db={url}"], {"db": url, "other": [url]}, {})
+        store.save_cell(examples.ok_record(), run_id)
+        stored = store.run_of("c0ffee")
+    assert "secret" not in str(stored)
+    assert stored["spec"]["db"] == "postgresql+psycopg://user:***@localhost:1/rbl"
 
 
 def test_a_database_in_memory_works_like_a_file(in_tmp_path: Path) -> None:

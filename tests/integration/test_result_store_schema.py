@@ -10,16 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Column, MetaData, Table, create_engine, inspect, select, text
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.errors import StoreError
 from robustbench_lab.records import Finding, Severity, Status, Verdict
 from robustbench_lab.result_store import ResultStore, open_store, upgrade
+from robustbench_lab.result_store.engine import database_url
 from robustbench_lab.result_store.schema import REVISION, metadata
 
 OLD_DATABASES = sorted((Path(__file__).parents[1] / "old_databases").glob("v*.db"))
@@ -32,17 +34,19 @@ def tables(database: Path) -> dict[str, str]:
         return {name: " ".join(sql.split()) for name, sql in made if name != "alembic_version"}
 
 
-def stamp(database: Path, revision: str) -> None:
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = ?", [revision])
+def stamp(database: str, revision: str) -> None:
+    engine = create_engine(database_url(database))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    engine.dispose()
 
 
 # ---------------------------------------------------------------- migrations
 
 
-def test_migrations_make_exactly_the_tables_of_the_schema(tmp_path: Path) -> None:
-    open_store(tmp_path / "rbl.db").close()
-    engine = create_engine(f"sqlite:///{tmp_path / 'rbl.db'}")
+def test_migrations_make_exactly_the_tables_of_the_schema(database: str, in_tmp_path: Path) -> None:
+    open_store(database).close()
+    engine = create_engine(database_url(database))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
@@ -75,9 +79,14 @@ def test_the_newest_migration_is_the_one_the_code_names() -> None:
     assert all(revision.isdigit() and len(revision) == len(REVISION) for revision in revisions)
 
 
-def test_a_new_database_is_at_the_newest_schema(tmp_path: Path) -> None:
-    with open_store(tmp_path / "rbl.db") as store:
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_new_database_is_at_the_newest_schema(database: str) -> None:
+    with open_store(database) as store:
         assert store.schema_revision() == REVISION
+
+
+def test_a_file_is_written_ahead_so_that_readers_never_wait(tmp_path: Path) -> None:
+    open_store(tmp_path / "rbl.db").close()
     with closing(sqlite3.connect(tmp_path / "rbl.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -85,30 +94,53 @@ def test_a_new_database_is_at_the_newest_schema(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- other schemas
 
 
-def test_an_older_database_names_the_command_that_upgrades_it(in_tmp_path: Path) -> None:
-    open_store("rbl.db").close()
-    stamp(Path("rbl.db"), "0000")
+@pytest.mark.usefixtures("in_tmp_path")
+def test_an_older_database_names_the_command_that_upgrades_it(database: str) -> None:
+    open_store(database).close()
+    stamp(database, "0000")
     with pytest.raises(StoreError) as caught:
-        open_store("rbl.db")
-    assert str(caught.value) == f"rbl.db has schema 0000, this rbl needs {REVISION}: run `rbl db upgrade`"
+        open_store(database)
+    said = f"has schema 0000, this rbl needs {REVISION}: run `rbl db upgrade --db {database}`"
+    assert str(caught.value) == f"{database} {said}"
 
 
-def test_a_newer_database_is_left_alone(in_tmp_path: Path) -> None:
+@pytest.mark.usefixtures("in_tmp_path")
+def test_a_newer_database_is_left_alone(database: str) -> None:
+    open_store(database).close()
+    stamp(database, "9999")
+    for action in (open_store, upgrade):
+        with pytest.raises(StoreError, match=r"has schema 9999, .*pip install -U robustbench-lab"):
+            action(database)
+
+
+def test_a_newer_file_keeps_its_bytes(in_tmp_path: Path) -> None:
     open_store("rbl.db").close()
-    stamp(Path("rbl.db"), "9999")
+    stamp("rbl.db", "9999")
     before = Path("rbl.db").read_bytes()
     for action in (open_store, upgrade):
-        with pytest.raises(StoreError, match=r"rbl\.db has schema 9999, .*pip install -U robustbench-lab"):
+        with pytest.raises(StoreError, match=r"has schema 9999"):
             action("rbl.db")
     assert Path("rbl.db").read_bytes() == before
 
 
-def test_the_migrations_of_another_program_are_recognised(in_tmp_path: Path) -> None:
-    open_store("rbl.db").close()
-    stamp(Path("rbl.db"), "ae1027a6acf")
+@pytest.mark.usefixtures("in_tmp_path")
+def test_the_migrations_of_another_program_are_recognised(database: str) -> None:
+    open_store(database).close()
+    stamp(database, "ae1027a6acf")
     for action in (open_store, upgrade):
         with pytest.raises(StoreError, match="the database of another program"):
-            action("rbl.db")
+            action(database)
+
+
+def test_the_tables_of_another_program_are_left_alone(postgres_database: str, in_tmp_path: Path) -> None:
+    engine = create_engine(postgres_database)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE bookmarks (url TEXT)"))
+    for action in (open_store, upgrade):
+        with pytest.raises(StoreError, match="the database of another program"):
+            action(postgres_database)
+    assert inspect(engine).get_table_names() == ["bookmarks"]
+    engine.dispose()
 
 
 def test_upgrading_says_what_the_schema_was(in_tmp_path: Path) -> None:
@@ -121,23 +153,49 @@ def test_upgrading_says_what_the_schema_was(in_tmp_path: Path) -> None:
         upgrade("other.db")
 
 
-def test_an_upgrade_from_an_unknown_schema_changes_nothing(in_tmp_path: Path) -> None:
-    open_store("rbl.db").close()
-    stamp(Path("rbl.db"), "0000")
-    before = tables(Path("rbl.db"))
+@pytest.mark.usefixtures("in_tmp_path")
+def test_an_upgrade_from_an_unknown_schema_changes_nothing(database: str) -> None:
+    open_store(database).close()
+    stamp(database, "0000")
+    engine = create_engine(database_url(database))
+    before = inspect(engine).get_table_names()
     with pytest.raises(StoreError, match="no released rbl"):
-        upgrade("rbl.db")
-    assert tables(Path("rbl.db")) == before
+        upgrade(database)
+    assert inspect(engine).get_table_names() == before
+    engine.dispose()
 
 
 # ---------------------------------------------------------------- databases of released versions
 
 
 @pytest.fixture(params=OLD_DATABASES, ids=lambda file: file.stem)
-def old_store(request: pytest.FixtureRequest, tmp_path: Path) -> ResultStore:
-    database = shutil.copy(request.param, tmp_path / "rbl.db")
+def old_store(request: pytest.FixtureRequest, database: str, in_tmp_path: Path) -> ResultStore:
+    if "://" in database:
+        move(request.param, database)
+    else:
+        shutil.copy(request.param, database)
     upgrade(database)
     return open_store(database, create=False)
+
+
+def move(file: Path, server: str) -> None:
+    """An old file's rows into a server's database of the same schema."""
+    source, target = create_engine(f"sqlite:///{file}"), create_engine(server)
+    with source.connect() as old, target.begin() as new:
+        revision = old.scalar(text("SELECT version_num FROM alembic_version"))
+        config = Config()
+        config.set_main_option("script_location", "robustbench_lab.result_store:migrations")
+        config.attributes["connection"] = new
+        command.upgrade(config, revision)
+        tables = MetaData()
+        tables.reflect(new)
+        for table in tables.sorted_tables:
+            if table.name != "alembic_version":
+                same = Table(table.name, MetaData(), *(Column(one.name, one.type) for one in table.columns))
+                if rows := [dict(row._mapping) for row in old.execute(select(same))]:
+                    new.execute(table.insert(), rows)
+    source.dispose()
+    target.dispose()
 
 
 def test_there_is_a_database_of_a_release() -> None:

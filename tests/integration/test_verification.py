@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.pipeline import open_catalog, run_experiment, task_metrics
+from robustbench_lab.pipeline import open_catalog, run_experiment
 from robustbench_lab.provenance import file_sha256
+from robustbench_lab.ranking import task_metrics
 from robustbench_lab.records import CellRecord
 from robustbench_lab.result_store import ResultStore, open_store
 from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes

@@ -120,7 +120,7 @@ def test_a_wrapped_attack_passes_the_audit_and_is_counted(catalog: Catalog, text
     catalog.build("attacks", catalog.resolve("attacks", parse_component(text)), problem)
     audit = audit_attack(problem, given, given.model, passes=1)
     attacked = SAMPLES - 5
-    assert audit.findings == ()
+    assert audit.problems == ()
     assert 0 < audit.outcomes.robust.sum() < attacked or norm == "linf"
     assert not audit.outcomes.robust[5:].all()
     assert problem.counted_model.backward_passes == steps * attacked
@@ -138,7 +138,7 @@ def test_a_wrapped_attack_within_a_budget_breaks_samples(catalog: Catalog, text:
     given = setting(norm, Untargeted())
     problem = run_attack(catalog, text, given)
     audit = audit_attack(problem, given, given.model, passes=1)
-    assert audit.findings == ()
+    assert audit.problems == ()
     assert not audit.outcomes.robust[5:].all()
     assert problem.counted_model.forward_passes > SAMPLES
     assert (problem.counted_model.backward_passes == 0) == (spec_of(catalog, text).access != Access.GRADIENTS)
@@ -159,7 +159,7 @@ def test_a_wrapped_attack_without_a_budget_finds_inputs_nearer_than_noise(
     given = setting(norm, Untargeted(), minimum_norm=True)
     problem = run_attack(catalog, text, given)
     audit = audit_attack(problem, given, given.model, passes=1)
-    assert audit.findings == ()
+    assert audit.problems == ()
     assert problem.claimed[5:].float().mean() >= share
     assert is_nearer_than_noise(problem, given)
     assert (problem.counted_model.backward_passes == 0) == (spec_of(catalog, text).access != Access.GRADIENTS)
@@ -173,7 +173,7 @@ def test_the_attacks_that_need_numba_find_inputs_nearer_than_noise(catalog: Cata
     problem = run_attack(catalog, text, given)
     audit = audit_attack(problem, given, given.model, passes=1)
     # Their inputs lie so close to the boundary that rounding may decide.
-    assert {finding.code for finding in audit.findings} <= {"unconfirmed-success"}
+    assert {finding.code for finding in audit.problems} <= {"unconfirmed-success"}
     assert problem.claimed[5:].float().mean() >= 0.9
     assert is_nearer_than_noise(problem, given)
 

@@ -51,7 +51,7 @@ def test_an_honest_attack_breaks_what_it_breaks() -> None:
     problem = AttackProblem(setting)
     problem.submit(problem.clean + 0.1)
     audit = audit_attack(problem, setting, setting.model, passes=1)
-    assert audit.findings == ()
+    assert audit.problems == ()
     assert not audit.outcomes.robust.any()
     assert audit.outcomes.clean_correct.tolist() == [False] + [True] * 11
     assert audit.outcomes.distance[0] == 0
@@ -73,7 +73,7 @@ def test_a_candidate_outside_the_threat_model_counts_as_a_failed_attack(change: 
     audit = audit_attack(problem, setting, setting.model, passes=1)
     assert audit.outcomes.robust.tolist() == [False] + [True] * 11, what
     assert np.isnan(audit.outcomes.distance[1:]).all()
-    (finding,) = audit.findings
+    (finding,) = audit.problems
     assert (finding.code, finding.value, finding.severity) == ("outside-threat-model", 11, Severity.FATAL)
 
 
@@ -97,7 +97,7 @@ def test_success_on_another_model_is_not_taken_over() -> None:
 
     audit = audit_attack(problem, setting, Unmoved(), passes=1)
     assert audit.outcomes.robust[1:].all()
-    (finding,) = audit.findings
+    (finding,) = audit.problems
     assert (finding.code, finding.value) == ("unconfirmed-success", 11)
 
 
@@ -124,7 +124,7 @@ def test_a_minimum_norm_result_beyond_the_budget_is_robust_and_keeps_its_distanc
     reach = torch.linspace(0.06, 0.2, SAMPLES).reshape(-1, 1, 1, 1)[1:]
     problem.submit(problem.clean + reach)
     audit = audit_attack(problem, setting, setting.model, passes=1)
-    assert audit.findings == ()
+    assert audit.problems == ()
     np.testing.assert_allclose(audit.outcomes.distance[1:], reach.flatten(), atol=1e-6)
     assert audit.outcomes.robust[1:].tolist() == (reach.flatten() > 0.1).tolist()
 
@@ -135,4 +135,4 @@ def test_a_minimum_norm_attack_stays_within_the_bounds() -> None:
     problem.submit(problem.clean + 0.7)
     audit = audit_attack(problem, setting, setting.model, passes=1)
     assert audit.outcomes.robust[1:].all()
-    assert [finding.code for finding in audit.findings] == ["outside-threat-model"]
+    assert [finding.code for finding in audit.problems] == ["outside-threat-model"]

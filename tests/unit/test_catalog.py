@@ -128,7 +128,7 @@ def test_the_core_registers_its_own_components() -> None:
     assert names["threat_models"] == ["corruption", "l0", "l1", "l2", "linf", "patch", "spatial"]
     assert names["metrics"] == ["clean_accuracy", "robust_accuracy"]
     assert names["reports"] == ["csv", "json", "jsonl", "latex", "markdown", "table"]
-    assert names["executors"] == ["inline"]
+    assert names["executors"] == ["inline", "local"]
     assert names["defenses"] == ["none"]
 
 

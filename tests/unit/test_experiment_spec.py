@@ -68,7 +68,28 @@ def test_nothing_given_means_the_usual_choices() -> None:
     spec = ExperimentSpec.from_flags(attacks=None, models=[], seeds=(), samples=None)
     assert spec == ExperimentSpec()
     assert (spec.seeds, spec.devices, spec.adversary) == ([0], ["auto"], ["adaptive"])
-    assert (spec.executor, spec.database, spec.attacks) == (Component("inline", {}), "rbl.db", [])
+    assert (spec.executor, spec.database, spec.attacks) == (Component("auto", {}), "rbl.db", [])
+
+
+def test_devices_may_be_a_list_in_one_text() -> None:
+    assert ExperimentSpec.from_flags(devices=["cuda:0, cuda:2", "cpu"]).devices == ["cuda:0", "cuda:2", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("workers", 0, "--workers: "),
+        ("slots_per_gpu", -1, "--slots-per-gpu: "),
+        ("unit_timeout", 0.0, "--unit-timeout: "),
+        ("max_hours", float("inf"), "--max-hours: "),
+        ("order", "random", "--order: "),
+        ("devices", "cpu,", "--device: must be auto, cpu, cuda, cuda:N or mps, not ''"),
+    ],
+)
+def test_limits_and_slots_must_make_sense(setting: str, value: object, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        ExperimentSpec.from_flags(**{setting: value})
+    assert str(refused.value).startswith(message)
 
 
 def test_a_flag_replaces_the_value_of_the_file_and_leaves_the_rest(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.diagnostics.optimisation_trace import WINDOW, OptimisationTrace
 from robustbench_lab.diagnostics.verdict import verdict_of
 from robustbench_lab.records import Finding, Severity, Verdict
@@ -14,7 +15,7 @@ SOME_GRADIENT = torch.ones(SAMPLES, 3)
 
 
 def codes(trace: OptimisationTrace) -> dict[str, tuple[Severity, float | None]]:
-    return {finding.code: (finding.severity, finding.value) for finding in trace.findings()}
+    return {finding.code: (finding.severity, finding.value) for finding in merge_findings(trace.findings())}
 
 
 def run(losses: list[torch.Tensor], gradient: torch.Tensor = SOME_GRADIENT) -> OptimisationTrace:

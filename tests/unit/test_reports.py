@@ -195,6 +195,24 @@ def test_the_terminal_table_fits_the_terminal_and_keeps_the_main_interval(board,
     assert ("97.0% [93.6, 98.9]" in text) == (width >= 100)
 
 
+def test_the_terminal_can_be_asked_for_the_best_rows_only(board):
+    stream = io.StringIO()
+    Console(file=stream, width=100, color_system=None).print(table.renderable(board, 2))
+    full = next(one for one in board.tables if len(one.rows) > 2)
+    text = stream.getvalue()
+    assert f"... and {len(full.rows) - 2} more: `--rows 0` shows all" in text
+    assert all(row.name in text for row in full.rows[:2])
+    assert full.rows[-1].name not in text
+
+
+def test_a_row_of_very_many_attacks_names_some_and_counts_the_others():
+    records = [example_result([True], attack=f"pgd(steps={steps})") for steps in range(40)]
+    text = table.render(example_leaderboard(records))
+    shown = re.findall(r"pgd\(steps=\d+\)", text)
+    assert 3 < len(shown) < 10
+    assert re.search(rf"{40 - len(shown)}\s+more", text)
+
+
 def test_plain_text_shows_every_row_and_explains_every_flag(board):
     text = table.render(board)
     for one in board.tables:

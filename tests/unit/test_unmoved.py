@@ -8,6 +8,7 @@ import torch
 from rbl_attacks.fixed_budget.fgsm import fgsm
 from rbl_attacks.fixed_budget.pgd import pgd
 from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.diagnostics.unmoved import unmoved_finding
 from robustbench_lab.records import Severity
 from robustbench_lab.testing.known_models import half_space_setting
@@ -19,7 +20,7 @@ def test_an_attack_that_moves_every_sample_gives_no_finding() -> None:
     for attack in (pgd, fgsm):
         problem = AttackProblem(setting)
         attack(problem)
-        assert unmoved_finding(problem.unmoved, setting.open) == []
+        assert merge_findings(unmoved_finding(problem.unmoved, setting.open)) == ()
 
 
 @pytest.mark.parametrize(("moved", "severity"), [(0, Severity.FATAL), (20, Severity.SUSPECT)])
@@ -29,7 +30,7 @@ def test_samples_that_were_only_tried_clean_are_counted(moved: int, severity: Se
     x = problem.clean.clone()
     x[:moved] += 1e-6
     problem.submit(x)
-    (finding,) = unmoved_finding(problem.unmoved, setting.open)
+    (finding,) = merge_findings(unmoved_finding(problem.unmoved, setting.open))
     assert (finding.code, finding.severity, finding.value) == ("unmoved", severity, 23 - moved)
 
 

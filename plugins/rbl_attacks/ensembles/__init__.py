@@ -16,8 +16,8 @@ def _autoattack_passes(params: Mapping[str, Any]) -> tuple[int, int]:
 
 def _swift_passes(params: Mapping[str, Any]) -> tuple[int, int]:
     """For a sample that stays in the race to its end, with ten classes, on a model that hides its gradients."""
-    rounds = 4 + 10 * params["effort"]
-    backward = 60 + 10 + 600 + 1000 * (params["effort"] - 1)
+    rounds = 4 + 16 * params["effort"]
+    backward = 60 + 10 + 1200 + 1600 * (params["effort"] - 1)
     without_gradients = 100 + 500 + 5000
     return backward + rounds + 1 + without_gradients, backward
 
@@ -38,5 +38,6 @@ SPECS = [
         threat_models=NORM_BALLS,
         version="1",
         estimate_passes=_swift_passes,
+        compares_samples=True,
     ),
 ]

@@ -17,7 +17,7 @@ from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.expectation import RANDOMIZED_EOT
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.records import Finding, Severity
+from robustbench_lab.records import Finding, Severity, Share
 
 Version = Literal["standard", "plus", "rand"]
 ORDER: dict[Version, tuple[str, ...]] = {
@@ -99,6 +99,6 @@ def _note_few_classes(problem: AttackProblem, version: Version, classes: int) ->
 
 def _note_square(problem: AttackProblem, broken: int) -> None:
     """The official flag `check_square_sr`."""
-    if broken > SUSPECT_SHARE * len(problem.claimed):
-        text = "the square attack broke what the gradient attacks had not: their gradients may mislead them"
-        problem.note(Finding("square-beats-gradient", Severity.SUSPECT, text, float(broken)))
+    text = "the square attack broke what the gradient attacks had not: their gradients may mislead them"
+    share = Share(broken, len(problem.claimed), SUSPECT_SHARE, above=Severity.SUSPECT, below=None)
+    problem.note(Finding("square-beats-gradient", Severity.INFO, text, float(broken), share))

@@ -10,8 +10,8 @@ steps. And nearly all samples are broken soon, or are so far from it that furthe
  3. climbs twice more, for 20 steps from random corners of the region: along the loss of 1, and towards that class;
  4. lets the samples race. It knows for each the share of the clean margin that no search has closed yet, and how much
     the last two rounds closed in one go (swift_gaps.py). A sample stays in while one search in a hundred closed as much
-    as it still needs, and the nearest stay in any case: an eighth of all, halved every other round, 8 at least. They
-    get longer and longer climbs from new corners, in turn along the loss of 1 and towards the first three classes;
+    as it still needs, and the nearest stay in any case: as many as a round's passes allow. They get longer and longer
+    climbs from new corners, in turn along the loss of 1 and towards the first three classes;
  5. looks for hidden gradients: Square Attack with few queries on one sample in eight. If it breaks what the gradients
     did not, the result says so, and every sample is searched this way (swift_sentinel.py).
 
@@ -38,7 +38,9 @@ from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.records import Finding, Severity
 
-RACE_ROUNDS = 10
+RACE_ROUNDS = 16
+PASSES_A_ROUND = 6
+"""Backward passes of one round of the race, for each open sample: the longer the climbs, the fewer samples get them."""
 LONGEST = 100
 """Steps of a climb at most: as many as APGD's."""
 AIMS = (None, 1, None, 0, None, 2, None, 0)
@@ -48,7 +50,7 @@ AIMS = (None, 1, None, 0, None, 2, None, 0)
 def swift(problem: AttackProblem, *, effort: Annotated[int, Field(ge=1)] = 1) -> None:
     """A few climbs on all samples, a race for those near the boundary, and a look without gradients.
 
-    effort: how many times 10 rounds the race lasts. 1 is enough unless the result says `still-breaking`.
+    effort: how many times 16 rounds the race lasts. 1 is enough unless the result says `still-breaking`.
     """
     search = _Search(problem)
     search.round(steps=10, aim=None)
@@ -101,9 +103,8 @@ class _Search:
         for number in range(rounds):
             if self.problem.finished:
                 return
-            level = number // 2
-            racing = self.gaps.racing(self.problem.open_positions, level)
-            steps = min(LONGEST, 20 * (1 + level))
+            steps = min(LONGEST, 20 * (1 + number // 2))
+            racing = self.gaps.racing(self.problem.open_positions, PASSES_A_ROUND / steps)
             broken = self.round(steps, AIMS[number % len(AIMS)], f"far/{number}", racing)
         if broken:
             text = "the last round of the race still broke samples: raise `effort`"

@@ -9,7 +9,7 @@ from robustbench_lab.attack_problem import AttackProblem
 
 WORTH = 0.01
 """A search goes on with a sample while it has at least this chance to break it."""
-FEW = 8
+FEW = 4
 """So many of the nearest samples stay to the end in any case."""
 
 
@@ -43,10 +43,10 @@ class Gaps:
         """What the searches of this round gained on these samples, broken ones included, int64 `[A]`."""
         self._gains.append(self._share(self._before, rows) - self._share(self._best, rows))
 
-    def racing(self, rows: Tensor, level: int) -> Tensor:
+    def racing(self, rows: Tensor, share: float) -> Tensor:
         """Positions among `rows` of the samples that go on, int64 `[B]`: the nearest, and those worth more."""
         left = self.left(rows)
-        nearest = left.argsort(stable=True).argsort() < max(FEW, len(rows) >> (3 + level))
+        nearest = left.argsort(stable=True).argsort() < max(FEW, int(share * len(rows)))
         return (nearest | self._worth_more(left)).nonzero().squeeze(1)
 
     def _worth_more(self, left: Tensor) -> Tensor:

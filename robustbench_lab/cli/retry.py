@@ -1,0 +1,74 @@
+"""`rbl retry`: evaluate again what a run has stored without a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from robustbench_lab.experiment_spec import ExperimentSpec
+    from robustbench_lab.result_store.run_board import Gap, RunBoard
+
+
+def retry(
+    run: Annotated[
+        Optional[str],  # noqa: UP045 (read at run time by typer on every supported Python)
+        typer.Argument(metavar="[RUN]", help="A run's id, or the beginning of one.  [default: the newest with any]"),
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="The cells that failed.")] = False,
+    cancelled: Annotated[bool, typer.Option("--cancelled", help="The cells that were cancelled.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout in place of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    no_log: Annotated[bool, typer.Option("--no-log", help="No log of the run beside the database.")] = False,
+    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
+) -> int:
+    """Evaluate the cells again that a run has stored as failed or cancelled, with the settings of that run.
+
+    Relative paths in its settings, such as those of plugin files, are relative to the current folder.
+    """
+    from robustbench_lab.cli.run import run_and_report
+    from robustbench_lab.errors import UsageError
+    from robustbench_lab.pipeline import open_catalog
+    from robustbench_lab.result_store import open_store
+
+    if not (failed or cancelled):
+        raise UsageError("name what to evaluate again: --failed, --cancelled or both")
+    with open_store(db, create=False) as store:
+        run_id, cells = _chosen(store.board, run, _wanted(store.board.gaps(), failed=failed, cancelled=cancelled))
+        spec = _spec(store.board, run_id, db)
+    catalog = open_catalog(spec.plugins)
+    return run_and_report(spec, catalog, json=json, quiet=quiet, log=not no_log, only=cells)
+
+
+def _wanted(gaps: list[Gap], *, failed: bool, cancelled: bool) -> list[Gap]:
+    from robustbench_lab.records import CANCELLED, Status
+
+    return [gap for gap in gaps if (failed and gap.status == Status.FAILED) or (cancelled and gap.reason == CANCELLED)]
+
+
+def _chosen(board: RunBoard, run: str | None, gaps: list[Gap]) -> tuple[str, set[str]]:
+    """The run, and its cells."""
+    from robustbench_lab.errors import UsageError
+
+    run_id = board.find_run(run).run_id if run else next((gap.run_id for gap in gaps), None)
+    cells = {gap.cell_id for gap in gaps if gap.run_id == run_id}
+    if run_id is None or not cells:
+        where = f"run {run_id}" if run_id else "the database"
+        raise UsageError(f"{where} has no such cells: there is nothing to evaluate again")
+    return run_id, cells
+
+
+def _spec(board: RunBoard, run_id: str, db: str) -> ExperimentSpec:
+    """The settings of the run, for its cells."""
+    from robustbench_lab.errors import UsageError
+    from robustbench_lab.experiment_spec import ExperimentSpec
+
+    spec = ExperimentSpec.from_flags(**board.spec(run_id))
+    for file in spec.plugins:
+        if not Path(file).exists():
+            raise UsageError(
+                f"run {run_id} used the plugin file {file}, which is not there: put it back, then try again"
+            )
+    return spec.model_copy(update={"database": db, "fresh": False, "retry_failed": True})

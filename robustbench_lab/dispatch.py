@@ -1,0 +1,154 @@
+"""Which unit a free slot gets. Pure: no clock, no devices, nothing is run here."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from robustbench_lab.device_slots import Slot
+from robustbench_lab.records import WorkUnit
+
+Loaded = tuple[str, str]
+"""What a slot has at hand for its next unit: model and dataset, by their identities."""
+
+
+class Order(StrEnum):
+    """Which units come first."""
+
+    COST = "cost"
+    """Long ones, so that slots finish together."""
+    COVERAGE = "coverage"
+    """Those of cheap cells, so that a table fills early."""
+
+
+@dataclass(frozen=True)
+class _Priced:
+    unit: WorkUnit
+    seconds: float
+    """Expected."""
+    position: int
+    """In the plan: decides between equals."""
+
+    @property
+    def cell_seconds(self) -> float:
+        """Of the unit's whole cell."""
+        return self.seconds * len(self.unit.cell.samples.sample_ids) / (self.unit.stop - self.unit.start)
+
+
+class Dispatcher:
+    """Gives out every unit once.
+
+    `cost`: a slot goes on with the model and data it has loaded, their longest unit first; then it takes those of which
+    most work is left for each slot at them. But a unit so long that the run would wait for it goes before all others.
+    `coverage`: the cheapest cells first; among those of like cost (within a factor of 2) those of the loaded model.
+    """
+
+    def __init__(
+        self, units: Iterable[WorkUnit], seconds: Callable[[WorkUnit], float], slots: int, order: Order = Order.COST
+    ) -> None:
+        """seconds: what a unit is expected to take. slots: how many ask for units."""
+        self._seconds = seconds
+        self._slots = slots
+        self._order = order
+        self._loaded: dict[Slot, Loaded] = {}
+        self._groups: dict[Loaded, list[_Priced]] = {}
+        """Of each the next one last."""
+        self._work: dict[Loaded, float] = {}
+        """Expected seconds left."""
+        self._arrange(enumerate(units))
+
+    def __len__(self) -> int:
+        return sum(len(group) for group in self._groups.values())
+
+    def take(self, slot: Slot, fits: Callable[[WorkUnit], bool] = lambda _unit: True) -> WorkUnit | None:
+        """The next unit for a slot. fits: whether there is room for a unit beside what runs on the slot's device."""
+        for name in self._preferred(slot):
+            group = self._groups[name]
+            for index in reversed(range(len(group))):
+                if fits(group[index].unit):
+                    return self._give(slot, name, index)
+        return None
+
+    def drop(self, unneeded: Callable[[WorkUnit], bool]) -> None:
+        """Forget units that are no longer needed."""
+        for name, group in list(self._groups.items()):
+            kept = [one for one in group if not unneeded(one.unit)]
+            if len(kept) < len(group):
+                self._set_group(name, kept)
+
+    def put_back(self, unit: WorkUnit) -> None:
+        """A unit that was given out is to be given out again."""
+        self._arrange([(-1, unit), *((one.position, one.unit) for one in self._queued())])
+
+    def reprice(self) -> None:
+        """Costs are better known now."""
+        self._arrange([(one.position, one.unit) for one in self._queued()])
+
+    # ------------------------------------------------------------ inside
+
+    def _queued(self) -> Iterator[_Priced]:
+        return (one for group in self._groups.values() for one in group)
+
+    def _arrange(self, units: Iterable[tuple[int, WorkUnit]]) -> None:
+        priced = [_Priced(unit, self._seconds(unit), position) for position, unit in units]
+        self._groups, self._work = {}, {}
+        for one in priced:
+            self._groups.setdefault(_loaded_by(one.unit), []).append(one)
+        for name, group in list(self._groups.items()):
+            self._set_group(name, sorted(group, key=self._rank, reverse=True))
+
+    def _set_group(self, name: Loaded, group: list[_Priced]) -> None:
+        if group:
+            self._groups[name], self._work[name] = group, math.fsum(one.seconds for one in group)
+        else:
+            self._groups.pop(name)
+            self._work.pop(name)
+
+    def _rank(self, one: _Priced) -> tuple[float, int]:
+        """The smallest is next within its group."""
+        return (-one.seconds if self._order is Order.COST else _magnitude(one.cell_seconds)), one.position
+
+    def _preferred(self, slot: Slot) -> Iterator[Loaded]:
+        """The groups to look at, the best first; the order of the others matters only where little memory is free."""
+        if self._groups:
+            best = self._cheapest(slot) if self._order is Order.COVERAGE else self._most_work(slot)
+            yield best
+            yield from [name for name in self._groups if name != best]
+
+    def _most_work(self, slot: Slot) -> Loaded:
+        longest = max(self._groups, key=lambda name: self._groups[name][-1].seconds)
+        if self._groups[longest][-1].seconds * self._slots >= sum(self._work.values()):
+            return longest
+        own = self._loaded.get(slot)
+        if own in self._groups:
+            return own
+        at_it = Counter(self._loaded.values())
+        return max(self._groups, key=lambda name: self._work[name] / (1 + at_it[name]))
+
+    def _cheapest(self, slot: Slot) -> Loaded:
+        own = self._loaded.get(slot)
+
+        def rank(name: Loaded) -> tuple[float, bool, int]:
+            first = self._groups[name][-1]
+            return _magnitude(first.cell_seconds), name != own, first.position
+
+        return min(self._groups, key=rank)
+
+    def _give(self, slot: Slot, name: Loaded, index: int) -> WorkUnit:
+        given = self._groups[name].pop(index)
+        self._work[name] -= given.seconds
+        if not self._groups[name]:
+            self._set_group(name, [])
+        self._loaded[slot] = name
+        return given.unit
+
+
+def _loaded_by(unit: WorkUnit) -> Loaded:
+    return unit.cell.model.identity, unit.cell.dataset.identity
+
+
+def _magnitude(seconds: float) -> float:
+    return math.floor(math.log2(max(seconds, 1e-9)))

@@ -1,0 +1,160 @@
+"""Stage 6, driven: stored results to a leaderboard, with the tasks and metrics of the installed plugins."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+from robustbench_lab import __version__, row_summary, row_summary_json
+from robustbench_lab.catalog import Catalog
+from robustbench_lab.contracts import Estimate
+from robustbench_lab.errors import describe_error
+from robustbench_lab.leaderboard import (
+    AttackTraits,
+    Leaderboard,
+    LeaderboardDefinition,
+    NamedMetric,
+    build_leaderboard,
+    check_tasks,
+    group_rows,
+    rank_summaries,
+)
+from robustbench_lab.provenance import content_hash, file_sha256
+from robustbench_lab.records import CellRecord, Outcomes
+from robustbench_lab.result_store import KeptRow, ResultStore
+from robustbench_lab.row_summary import RowRules, RowSummary, known_traits, summarise
+from robustbench_lab.row_summary_json import summary_from_json, summary_to_json
+
+ROWS_AT_ONCE = 20
+"""So many rows' outcomes are in memory at a time."""
+
+
+def rank(records: Sequence[CellRecord], definition: LeaderboardDefinition, catalog: Catalog) -> Leaderboard:
+    """Stage 6: stored results to tables."""
+    names = {record.cell.task for record in records}
+    tasks = {name: catalog.load_factory("tasks", name)() for name in names}
+    return build_leaderboard(records, definition, tasks, task_metrics(catalog, names), attack_traits(catalog))
+
+
+def rank_store(
+    store: ResultStore, definition: LeaderboardDefinition, catalog: Catalog, tasks: Sequence[str] = ()
+) -> Leaderboard:
+    """The same tables of all that is stored, or of some tasks, from what the store has kept of their rows.
+
+    Rows whose cells are new or have changed are made from these, and kept. So it costs little more than the rows that
+    are shown. The leaderboard has no records, and its rows no outcomes.
+    """
+    metrics = task_metrics(catalog, {entry.spec.name for entry in catalog.entries("tasks")})
+    return rank_summaries(_Rows(store, catalog, metrics).summaries(tasks), definition, metrics)
+
+
+def keep_new_rows(store: ResultStore, catalog: Catalog, tasks: Sequence[str]) -> None:
+    """Make and keep the rows whose cells are new or have changed, so that the next leaderboard comes at once."""
+    _Rows(store, catalog, task_metrics(catalog, tasks)).keep_new()
+
+
+def attack_traits(catalog: Catalog) -> Mapping[str, AttackTraits]:
+    """What the cross-attack diagnostics need to know of each attack."""
+    return {
+        entry.spec.name: AttackTraits(entry.spec.baseline, entry.spec.access) for entry in catalog.entries("attacks")
+    }
+
+
+def task_metrics(catalog: Catalog, tasks: Collection[str]) -> Mapping[str, Sequence[NamedMetric]]:
+    """The metrics of each task, by whichever plugin. What computes them is imported when it is called."""
+    metrics: dict[str, list[NamedMetric]] = {task: [] for task in tasks}
+    for entry in catalog.entries("metrics"):
+        spec = entry.spec
+        for task in metrics.keys() & set(spec.tasks):
+            function = _guarded(spec.name, functools.partial(catalog.load_factory, "metrics", spec.name))
+            metrics[task].append(NamedMetric(spec.name, function, spec.higher_is_better, spec.fraction))
+    return metrics
+
+
+def _guarded(name: str, load: Callable[[], Callable[[Outcomes], Estimate]]) -> Callable[[Outcomes], Estimate]:
+    """A metric that raises costs its own number only."""
+    loaded = functools.cache(load)
+
+    def computed(outcomes: Outcomes) -> Estimate:
+        metric = loaded()
+        try:
+            return metric(outcomes)
+        except Exception as error:
+            warnings.warn(f"metric '{name}' has no value: {describe_error(error)}", stacklevel=2)
+            return Estimate(math.nan, math.nan, math.nan)
+
+    return computed
+
+
+class _Rows:
+    """The rows of a store, kept or made."""
+
+    def __init__(self, store: ResultStore, catalog: Catalog, metrics: Mapping[str, Sequence[NamedMetric]]) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._metrics = metrics
+        self._traits = attack_traits(catalog)
+        self._marks = {task: _rules_mark(catalog, task) for task in metrics}
+
+    def summaries(self, tasks: Sequence[str]) -> Iterator[RowSummary]:
+        """Of every row of these tasks; none named: of all."""
+        missing = []
+        for row in self._store.leaderboard_rows(tasks):
+            summary = self._kept(row)
+            if summary is None:
+                missing.append(row)
+            else:
+                yield summary
+        for some in _parts(missing):
+            yield from self._made(some)
+
+    def keep_new(self) -> None:
+        """Of the tasks whose metrics were given."""
+        for some in _parts([row for row in self._store.leaderboard_rows(list(self._metrics)) if row.summary is None]):
+            self._made(some)
+
+    def _kept(self, row: KeptRow) -> RowSummary | None:
+        """What is kept of a row; None where there is nothing, or other rules would make something else of its cells."""
+        if row.summary is None or row.rules not in self._marks.values():
+            return None
+        summary = summary_from_json(row.summary)
+        known = all(traits == known_traits(self._traits, name) for name, traits in summary.traits.items())
+        return summary if known and row.rules == self._marks[summary.subject.task] else None
+
+    def _made(self, rows: Sequence[KeptRow]) -> list[RowSummary]:
+        """Made from the cells, and kept."""
+        states = {row.row_id: row.state for row in rows}
+        records = self._store.cells_of_rows(states)
+        check_tasks({one.cell.task for one in records}, {task for task, those in self._metrics.items() if those})
+        made, kept = [], []
+        for subject, ones in group_rows(records):
+            task = self._catalog.load_factory("tasks", subject.task)()
+            summary = summarise(ones, RowRules(task, self._metrics[subject.task], self._traits))
+            mark, text = self._marks[subject.task], summary_to_json(summary)
+            kept.append(KeptRow(subject.row_id, states[subject.row_id], mark, text))
+            made.append(summary)
+        self._store.keep_rows(kept)
+        return made
+
+
+def _parts(rows: Sequence[KeptRow]) -> Iterator[Sequence[KeptRow]]:
+    return (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
+
+
+def _rules_mark(catalog: Catalog, task: str) -> str:
+    """Names all that a summary follows from, beside the cells and the attacks' traits."""
+    plugins = [
+        [entry.spec.name, entry.spec.version, entry.plugin.name, entry.plugin.version]
+        for kind in ("tasks", "metrics")
+        for entry in catalog.entries(kind)
+        if entry.spec.name == task or task in entry.spec.tasks
+    ]
+    return content_hash([_code_mark(), __version__, task, plugins])
+
+
+@functools.cache
+def _code_mark() -> str:
+    """Another one when the code changes that makes summaries and reads them."""
+    return content_hash([file_sha256(str(module.__file__)) for module in (row_summary, row_summary_json)])

@@ -1,0 +1,126 @@
+"""Row summaries to text and back, without the outcomes, compactly: a large database has thousands of them.
+
+The text is for this very code alone; any other makes its own from the cells.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustbench_lab.comparable_cells import ComponentName, RowSubject
+from robustbench_lab.contracts import Access, Estimate
+from robustbench_lab.records import Finding, Severity, Verdict
+from robustbench_lab.row_summary import AbsentAttack, AttackName, AttackResult, AttackTraits, RowSummary
+
+_NAMES = [field.name for field in fields(RowSubject) if field.type == "ComponentName"]
+_FACTS = [field.name for field in fields(RowSubject) if field.type != "ComponentName"]
+_PLAIN = ("forward_per_sample", "backward_per_sample", "wall_seconds", "minimum_norm")
+
+
+def summary_to_json(summary: RowSummary) -> str:
+    """Text. NaN and infinity stand in it as Python's json writes them."""
+    document = {
+        "names": [_name(getattr(summary.subject, kind)) for kind in _NAMES],
+        "facts": [getattr(summary.subject, fact) for fact in _FACTS],
+        "metrics": _metrics(summary.metrics),
+        "robust": None if summary.robust is None else _bits(summary.robust),
+        "tried": [[one.name, one.label, one.done] for one in summary.tried],
+        "traits": dict(summary.traits),
+        "attacks": [_attack(one) for one in summary.attacks],
+        "lost": [[one.label, one.status, one.reason] for one in summary.lost],
+        "verdict": summary.verdict,
+        "findings": [[one.code, one.severity, one.message, one.value] for one in summary.findings],
+        "cell_ids": summary.cell_ids,
+        "seeds": summary.seeds,
+        **{name: getattr(summary, name) for name in _PLAIN},
+    }
+    return json.dumps(document, separators=(",", ":"))
+
+
+def summary_from_json(text: str) -> RowSummary:
+    """What `summary_to_json` was given, without its outcomes."""
+    stored = json.loads(text)
+    names: dict[str, Any] = {kind: ComponentName(*name) for kind, name in zip(_NAMES, stored["names"], strict=True)}
+    facts: dict[str, Any] = dict(zip(_FACTS, stored["facts"], strict=True))
+    return RowSummary(
+        subject=RowSubject(**names, **facts),
+        metrics=_read_metrics(stored["metrics"]),
+        robust=None if stored["robust"] is None else _read_bits(*stored["robust"]),
+        outcomes=None,
+        tried=tuple(AttackName(*one) for one in stored["tried"]),
+        traits={name: _traits(traits) for name, traits in stored["traits"].items()},
+        attacks=tuple(_read_attack(*one) for one in stored["attacks"]),
+        lost=tuple(AbsentAttack(*one) for one in stored["lost"]),
+        verdict=None if stored["verdict"] is None else Verdict(stored["verdict"]),
+        findings=tuple(
+            Finding(code, Severity(severity), text, value) for code, severity, text, value in stored["findings"]
+        ),
+        cell_ids=tuple(stored["cell_ids"]),
+        seeds=tuple(stored["seeds"]),
+        **{name: stored[name] for name in _PLAIN},
+    )
+
+
+def _name(component: ComponentName) -> list[str]:
+    return [component.name, component.label, component.identity]
+
+
+def _metrics(metrics: Mapping[str, Estimate]) -> list[list[Any]]:
+    return [[name, one.value, one.low, one.high] for name, one in metrics.items()]
+
+
+def _read_metrics(stored: list[list[Any]]) -> dict[str, Estimate]:
+    return {name: Estimate(value, low, high) for name, value, low, high in stored}
+
+
+class _Metrics(Mapping[str, Estimate]):
+    """Read when somebody looks: a table shows the metrics of rows, and there are many times more attacks than rows."""
+
+    def __init__(self, stored: list[list[Any]]) -> None:
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> Estimate:
+        return _read_metrics(self._stored)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, *_ in self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _attack(one: AttackResult) -> list[Any]:
+    passes = [one.forward_per_sample, one.backward_per_sample]
+    return [one.label, _metrics(one.metrics), one.baseline, *passes, one.wall_seconds, one.seeds, one.cell_ids]
+
+
+def _read_attack(
+    label: str,
+    metrics: list[list[Any]],
+    baseline: bool,
+    forward: float | None,
+    backward: float | None,
+    seconds: float,
+    seeds: list[int],
+    cell_ids: list[str],
+) -> AttackResult:
+    return AttackResult(label, _Metrics(metrics), baseline, forward, backward, seconds, tuple(seeds), tuple(cell_ids))
+
+
+def _traits(stored: list[Any] | None) -> AttackTraits | None:
+    return None if stored is None else AttackTraits(stored[0], Access(stored[1]))
+
+
+def _bits(robust: NDArray[np.bool_]) -> list[Any]:
+    return [len(robust), base64.b64encode(np.packbits(robust).tobytes()).decode("ascii")]
+
+
+def _read_bits(count: int, packed: str) -> NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8), count=count).astype(np.bool_)

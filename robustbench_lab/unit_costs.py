@@ -1,0 +1,95 @@
+"""What evaluating samples of a cell will take, from what like cells took."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
+from robustbench_lab.result_store import CellTiming
+
+GUESSED_PASSES = 100.0
+"""Passes a sample takes in an attack that cannot tell, and of which nothing has ended yet."""
+GUESSED_SECONDS = 1e-3
+"""Of one pass of one sample, where nothing has been measured."""
+
+
+@dataclass
+class _Ratio:
+    """A sum of something over a sum of what it is counted in."""
+
+    amount: float = 0.0
+    of: float = 0.0
+
+    def value(self) -> float | None:
+        return self.amount / self.of if self.of else None
+
+
+@dataclass
+class UnitCosts:
+    """Expected seconds of work units on one kind of device; corrected by every unit that ends.
+
+    What like cells took (same model, defense, data, attack and threat model), by the sample. Otherwise the passes of
+    the attack times the seconds of a pass: measured on the same model and data, else on any, else guessed.
+    """
+
+    kind: str
+    """`cpu`, `cuda`: timings of other kinds of device say nothing."""
+    _sample_seconds: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
+    _pass_seconds: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
+    _passes: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
+
+    def learn(self, timings: Iterable[CellTiming]) -> None:
+        """What is stored of earlier runs."""
+        for one in timings:
+            if one.device.partition(":")[0] == self.kind:
+                place = (one.model, one.defense, one.dataset)
+                self._add(place, one.attack, one.threat_model, one.seconds, one.samples, one.passes)
+
+    def observe(self, cell: Cell, record: UnitRecord) -> None:
+        """A unit of a cell has ended. Failed and skipped ones say nothing."""
+        if record.status is Status.OK and record.device.partition(":")[0] == self.kind:
+            passes = record.forward_passes + record.backward_passes
+            samples = record.stop - record.start
+            self._add(_place(cell), cell.attack.label, cell.threat_model.label, record.wall_seconds, samples, passes)
+
+    def seconds(self, unit: WorkUnit) -> float:
+        """Expected for a unit."""
+        return (unit.stop - unit.start) * self.seconds_per_sample(unit.cell)
+
+    def seconds_per_sample(self, cell: Cell) -> float:
+        """Expected for a sample of a cell."""
+        like = self._sample_seconds.get((*_place(cell), cell.attack.label, cell.threat_model.label))
+        if like and (known := like.value()) is not None:
+            return known
+        return self._passes_of(cell) * self._pass_seconds_of(cell)
+
+    def _passes_of(self, cell: Cell) -> float:
+        seen = self._passes.get(cell.attack.label)
+        measured = seen.value() if seen else None
+        return measured or cell.estimated_forward + cell.estimated_backward or GUESSED_PASSES
+
+    def _pass_seconds_of(self, cell: Cell) -> float:
+        for key in (_place(cell), None):
+            ratio = self._pass_seconds.get(key)
+            if ratio and (known := ratio.value()) is not None:
+                return known
+        return GUESSED_SECONDS
+
+    def _add(
+        self, place: tuple[str, ...], attack: str, threat_model: str, seconds: float, samples: int, passes: float
+    ) -> None:
+        ratios = [
+            (self._sample_seconds[*place, attack, threat_model], seconds, samples),
+            (self._passes[attack], passes, samples),
+            (self._pass_seconds[place], seconds, passes),
+            (self._pass_seconds[None], seconds, passes),
+        ]
+        for ratio, amount, of in ratios:
+            ratio.amount += amount
+            ratio.of += of
+
+
+def _place(cell: Cell) -> tuple[str, ...]:
+    return cell.model.label, cell.defense.label, cell.dataset.label

@@ -1,0 +1,225 @@
+"""Which unit a free slot gets, on slots that are made up."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustbench_lab import cutting
+from robustbench_lab.cutting import UnitSize, cut
+from robustbench_lab.device_slots import Slot
+from robustbench_lab.dispatch import Dispatcher, Order
+from robustbench_lab.pending_units import Limits, PendingUnits
+from robustbench_lab.records import Cell, Status, WorkUnit
+from robustbench_lab.testing.example_results import example_cell
+from robustbench_lab.testing.simulated_slots import FakeClock, Simulation, simulate, simulated_record
+from robustbench_lab.unit_costs import UnitCosts
+
+SAMPLES = 1000
+
+
+def gpus(count: int) -> tuple[Slot, ...]:
+    return tuple(Slot(f"cuda:{index}", f"cuda:{index}", 1) for index in range(count))
+
+
+def cells(count: int, models: int, seed: int) -> dict[str, tuple[Cell, float]]:
+    """Cell id to cell and seconds a sample; these differ by a factor of 100."""
+    numbers = random.Random(seed)  # noqa: S311 (no secret)
+    made = {}
+    for index in range(count):
+        cell = example_cell(model=f"model-{index % models}", attack=f"attack-{index // models}", samples=SAMPLES)
+        cell = replace(cell, cell_id=f"cell-{index}", estimated_forward=100, estimated_backward=0)
+        made[cell.cell_id] = cell, 10 ** numbers.uniform(-2, 0)
+    return made
+
+
+def units_of(mixed: dict[str, tuple[Cell, float]], slots: int) -> list[WorkUnit]:
+    """Every tenth cell in one piece, as where an attack looks at all samples together."""
+    total = sum(seconds * SAMPLES for _, seconds in mixed.values())
+    made = []
+    for index, (cell, seconds) in enumerate(mixed.values()):
+        size = SAMPLES if index % 10 == 0 else UnitSize(0).fair(seconds, total, slots)
+        made += cut(cell, [(0, SAMPLES)], size)
+    return made
+
+
+def run(
+    count: int, slots: int, order: Order, *, loading_seconds: float = 0.0, seed: int = 0
+) -> tuple[Simulation, float]:
+    """A run whose costs are known in advance, and the least time it could take."""
+    mixed = cells(count, max(1, count // 12), seed)
+
+    def seconds(unit: WorkUnit) -> float:
+        return mixed[unit.cell.cell_id][1] * (unit.stop - unit.start)
+
+    class Known(UnitCosts):
+        def seconds(self, unit: WorkUnit) -> float:
+            return seconds(unit)
+
+    units = units_of(mixed, slots)
+    places, clock = gpus(slots), FakeClock()
+    pending = PendingUnits(units, places, Known("cuda"), order, clock=clock)
+    made = simulate(pending, places, seconds, clock=clock, loading_seconds=loading_seconds)
+    models = {cell.model.identity for cell, _ in mixed.values()}
+    work = sum(seconds(unit) for unit in units) + loading_seconds * len(models)
+    return made, max(work / slots, *(seconds(unit) for unit in units))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_eight_gpus_take_hardly_longer_than_the_least_time_for_500_mixed_cells(seed: int) -> None:
+    made, least = run(500, 8, Order.COST, loading_seconds=5.0, seed=seed)
+    assert made.seconds <= 1.05 * least
+
+
+def test_a_slot_keeps_to_the_model_it_has_loaded() -> None:
+    made, _ = run(500, 8, Order.COST)
+    models = len({unit.cell.model.identity for _, unit in made.given})
+    assert made.loads <= models + 5 * 8
+
+
+def test_coverage_begins_with_the_cheapest_cells_and_ends_with_the_dearest() -> None:
+    made, _ = run(100, 1, Order.COVERAGE)
+    mixed = cells(100, 8, 0)
+    costs = [mixed[unit.cell.cell_id][1] for _, unit in made.given]
+    for earlier, later in pairwise(costs):
+        assert later >= earlier / 2  # of like cost within a factor of two, in any order
+    assert min(costs) >= costs[0] / 2
+
+
+def test_a_unit_for_which_the_run_would_wait_goes_first_whatever_is_loaded() -> None:
+    short = [WorkUnit(example_cell(model="a", seed=index), 0, 10) for index in range(8)]
+    long = WorkUnit(example_cell(model="b"), 0, 10)
+    slots = gpus(2)
+    dispatcher = Dispatcher([*short, long], lambda unit: 10.0 if unit is long else 1.0, len(slots))
+    assert dispatcher.take(slots[0]) is long
+
+
+FATES = ("ok", "failed", "too large", "cancelled")
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_every_unit_is_given_out_exactly_once_whatever_happens(data: st.DataObject) -> None:
+    """Failures, cancelled cells, corrected costs and memory that is short, in any order.
+
+    Of a cell that has failed or was cancelled nothing more is given out.
+    """
+    slots = [Slot(f"cuda:{gpu}/{part}", f"cuda:{gpu}", 1) for gpu in range(2) for part in range(2)]
+    units = _drawn_units(data)
+    pending = PendingUnits(units, slots, UnitCosts("cuda"), data.draw(st.sampled_from(Order)))
+    running: dict[Slot, WorkUnit] = {}
+    given_out: list[WorkUnit] = []
+    over: set[str] = set()
+    while True:
+        for slot in slots:
+            if slot not in running and (unit := pending.take(slot)):
+                assert unit.cell.cell_id not in over
+                assert unit not in given_out
+                given_out.append(unit)
+                running[slot] = unit
+        if not running:
+            break
+        unit, fate = _one_ends(data, running, pending)
+        if fate == "again":
+            given_out.remove(unit)  # and it comes once more, alone on its device
+        elif fate != "ok":
+            over.add(unit.cell.cell_id)
+    assert {unit_key(unit) for unit in given_out} >= {unit_key(unit) for unit in units if unit.cell.cell_id not in over}
+
+
+def _drawn_units(data: st.DataObject) -> list[WorkUnit]:
+    units = []
+    for index in range(data.draw(st.integers(1, 12))):
+        cell = replace(example_cell(model=f"m{data.draw(st.integers(0, 3))}", seed=index), cell_id=f"cell-{index}")
+        units += cut(cell, [(0, 10)], data.draw(st.integers(1, 10)))
+    return units
+
+
+def _one_ends(data: st.DataObject, running: dict[Slot, WorkUnit], pending: PendingUnits) -> tuple[WorkUnit, str]:
+    slot = data.draw(st.sampled_from(sorted(running, key=lambda one: one.name)))
+    unit, fate = running.pop(slot), data.draw(st.sampled_from(FATES))
+    status = Status.OK if fate in ("ok", "cancelled") else Status.FAILED
+    memory = 1.0 if fate == "too large" else data.draw(st.floats(0, 0.9))
+    record = simulated_record(unit, slot, data.draw(st.floats(0, 100)), status=status, memory_share=memory)
+    if not pending.ended(unit.cell, record):
+        return unit, "again"
+    if fate == "cancelled":
+        pending.cancel([unit.cell.cell_id])
+    elif fate != "ok":
+        pending.drop(unit.cell.cell_id)
+    return unit, fate
+
+
+def unit_key(unit: WorkUnit) -> tuple[str, int, int]:
+    return unit.cell.cell_id, unit.start, unit.stop
+
+
+# ---------------------------------------------------------------- limits and memory
+
+
+def test_a_model_that_needs_a_whole_gpu_runs_alone_on_it() -> None:
+    slots = (Slot("cuda:0/0", "cuda:0", 1), Slot("cuda:0/1", "cuda:0", 1))
+    large = [WorkUnit(example_cell(model="large", seed=seed), 0, 10) for seed in range(2)]
+    small = [WorkUnit(example_cell(model="small", seed=seed), 0, 10) for seed in range(2)]
+    pending = PendingUnits([*large, *small], slots, UnitCosts("cuda"))
+    first = pending.take(slots[0])
+    second = pending.take(slots[1])
+    assert first is not None
+    assert second is not None
+    too_large = simulated_record(large[0], slots[0], 1.0, status=Status.FAILED, memory_share=1.0)
+    assert pending.ended(large[0].cell, too_large) is False
+    fine = simulated_record(small[0], slots[1], 1.0, memory_share=0.2)
+    assert pending.ended(small[0].cell, fine) is True
+    again = pending.take(slots[0])
+    beside = pending.take(slots[1])
+    assert again is not None
+    if again.cell.model.label == "large":
+        assert beside is None
+    else:
+        assert beside is None or beside.cell.model.label == "small"
+
+
+def test_a_unit_that_finds_no_memory_alone_on_its_gpu_has_failed() -> None:
+    slots = gpus(1)
+    unit = WorkUnit(example_cell(), 0, 10)
+    pending = PendingUnits([unit], slots, UnitCosts("cuda"))
+    assert pending.take(slots[0]) == unit
+    assert pending.ended(unit.cell, simulated_record(unit, slots[0], 1.0, status=Status.FAILED, memory_share=1.0))
+    assert pending.take(slots[0]) is None
+
+
+def test_after_the_hours_are_over_nothing_begins_and_it_is_said_once() -> None:
+    clock, said = FakeClock(), []
+    units = [WorkUnit(example_cell(seed=seed), 0, 10) for seed in range(5)]
+    slots = gpus(1)
+    pending = PendingUnits(units, slots, UnitCosts("cuda"), limits=Limits(hours=1), told=said.append, clock=clock)
+    made = simulate(pending, slots, lambda _unit: 1500.0, clock=clock)
+    assert len(made.given) == 3
+    assert pending.take(slots[0]) is None
+    assert said == [pending.stopped] == ["--max-hours 1 have passed"]
+
+
+def test_cells_that_have_begun_are_finished_where_no_more_may_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "MOST_SAMPLES", 4)
+    units = [unit for seed in range(5) for unit in cut(example_cell(seed=seed), [(0, 10)], 4)]
+    slots = gpus(2)
+    pending = PendingUnits(units, slots, UnitCosts("cuda"), limits=Limits(cells=2))
+    made = simulate(pending, slots, lambda _unit: 1.0, clock=FakeClock())
+    begun = Counter(unit.cell.cell_id for _, unit in made.given)
+    assert sorted(begun.values()) == [3, 3]
+    assert pending.stopped == "--max-cells 2 have begun"
+
+
+def test_a_limit_that_leaves_nothing_out_says_nothing() -> None:
+    slots = gpus(1)
+    pending = PendingUnits([WorkUnit(example_cell(), 0, 10)], slots, UnitCosts("cuda"), limits=Limits(hours=1, cells=1))
+    simulate(pending, slots, lambda _unit: 1.0, clock=FakeClock())
+    pending.stop("Ctrl-C")
+    assert pending.take(slots[0]) is None
+    assert pending.stopped is None
