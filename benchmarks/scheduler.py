@@ -2,8 +2,8 @@
 
     python benchmarks/scheduler.py --out benchmarks/results/scheduler.json [PART ...]
 
-Parts: `plan`, `simulated` and `overhead` use one core; `workers` and `busy` use two. Parts that are not named keep the
-figures of an earlier run in the file.
+Parts: `two_workers` and `busy` use two cores, the others one. Parts that are not named keep the figures of an earlier
+run in the file. On a machine that does other work as well, times mean little.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -31,9 +32,10 @@ from robustbench_lab.dispatch import Order
 from robustbench_lab.evaluate_cell import EvaluationOptions, close_cell, evaluate_unit
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pending_units import PendingUnits
-from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
-from robustbench_lab.records import WorkUnit
+from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.records import UnitRecord, WorkUnit
 from robustbench_lab.result_store import open_store
+from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_plan import make_plan
 from robustbench_lab.scheduler import Scope, cells_to_do
 from robustbench_lab.tasks.classification import robust_accuracy
@@ -46,12 +48,38 @@ CATALOG = open_catalog()
 TRIVIAL = {"models": ["digits-cnn"], "attacks": ["fgsm"], "samples": 8, "devices": ["cpu"]}
 
 
-def run(folder: Path, name: str, **fields: Any) -> tuple[float, RunResult]:
-    """Seconds and result of a whole run on a new database."""
-    spec = ExperimentSpec.from_flags(database=str(folder / f"{name}.db"), **fields)
+class Work(RunObserver):
+    """When the first unit began and the last ended, and how long each slot was at work in between."""
+
+    def __init__(self) -> None:
+        self.began = self.ended = 0.0
+        self._begun: dict[Slot, float] = {}
+        self._busy: Counter[Slot] = Counter()
+
+    def unit_started(self, unit: WorkUnit, slot: Slot) -> None:  # noqa: ARG002 (the observer's)
+        self._begun[slot] = time.perf_counter()
+        self.began = self.began or self._begun[slot]
+
+    def unit_finished(self, record: UnitRecord, slot: Slot) -> None:  # noqa: ARG002 (the observer's)
+        self.ended = time.perf_counter()
+        self._busy[slot] += self.ended - self._begun[slot]  # type: ignore[assignment]
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    @property
+    def busy_share(self) -> float:
+        """Of the slot that was busy least."""
+        return min(self._busy.values()) / self.seconds
+
+
+def run(folder: Path, name: str, **fields: Any) -> tuple[float, Work]:
+    """A whole run on a new database: its seconds, and those in which units were evaluated."""
+    spec, work = ExperimentSpec.from_flags(database=str(folder / f"{name}.db"), **fields), Work()
     began = time.perf_counter()
-    result = run_experiment(spec, CATALOG)
-    return time.perf_counter() - began, result
+    run_experiment(spec, CATALOG, observers=[work])
+    return time.perf_counter() - began, work
 
 
 # ---------------------------------------------------------------- one core
@@ -71,7 +99,7 @@ def plan(folder: Path) -> dict[str, Any]:
     run(folder, "plan", **few, eps=[number / 100 for number in range(1, 11)], seeds=list(range(10)))
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()  # it runs in one thread, and waits for nothing
         made = make_plan(spec, CATALOG)
         with open_store(folder / "plan.db") as store:
             to_do = cells_to_do(made.cells, store, Scope())
@@ -81,7 +109,7 @@ def plan(folder: Path) -> dict[str, Any]:
         costs.learn(timings)
         units = [unit for cell in to_do for unit in cut(cell, [(0, len(cell.samples.sample_ids))], 1000)]
         PendingUnits(units, [Slot("cpu", "cpu", 1)], costs)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return {"cells": len(made.cells), "to_do": len(to_do), "seconds": statistics.median(seconds)}
 
 
@@ -154,26 +182,34 @@ def _bare_seconds() -> float:
 # ---------------------------------------------------------------- two cores
 
 
-def workers(folder: Path) -> dict[str, Any]:
-    """16 like cells on one worker, and on two."""
-    what = {"models": ["digits-cnn"], "attacks": ["pgd(steps=60)"], "samples": 300, "devices": ["cpu"]}
-    common = {**what, "seeds": list(range(16)), "executor": "local", "threads_per_worker": 1}
-    one, two = (run(folder, f"workers-{count}", **common, workers=count)[0] for count in (1, 2))
-    return {"one_worker_seconds": one, "two_workers_seconds": two, "ratio": two / one}
+def one_worker(folder: Path) -> dict[str, Any]:
+    """16 like cells on one worker; `seconds` from the first unit on, without the start of the worker."""
+    return _like_cells(folder, 1)
+
+
+def two_workers(folder: Path) -> dict[str, Any]:
+    """The same on two."""
+    return _like_cells(folder, 2)
+
+
+def _like_cells(folder: Path, workers: int) -> dict[str, Any]:
+    what = {"models": ["digits-cnn"], "attacks": ["pgd(steps=40)"], "norms": ["linf"], "eps": [0.05], "samples": 200}
+    common = {**what, "devices": ["cpu"], "seeds": list(range(16)), "executor": "local", "threads_per_worker": 1}
+    whole, work = run(folder, "workers", **common, workers=workers)
+    return {"seconds": work.seconds, "with_start_seconds": whole}
 
 
 def busy(folder: Path) -> dict[str, Any]:
-    """50 cells whose costs differ by a factor of 100, on two workers; starting them counts as idle."""
+    """50 cells whose costs differ by a factor of 100, on two workers, from the first unit on."""
     steps = [round(4 * 100 ** (number / 49)) for number in range(50)]
     attacks = [f"pgd(steps={count}, step_size={0.01 + number / 1e6})" for number, count in enumerate(steps)]
     what = {"models": ["digits-cnn"], "attacks": attacks, "norms": ["linf"], "eps": [0.05], "devices": ["cpu"]}
-    seconds, result = run(folder, "busy", **what, samples=300, workers=2, threads_per_worker=1)
-    shares = [result.state.busy_share(slot) for slot in result.state.slots]
-    return {"seconds": seconds, "busy_share": min(shares), "units": result.state.units}
+    whole, work = run(folder, "busy", **what, samples=100, workers=2, threads_per_worker=1)
+    return {"busy_share": work.busy_share, "seconds": work.seconds, "with_start_seconds": whole}
 
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    part.__name__: part for part in (plan, simulated, overhead, workers, busy)
+    part.__name__: part for part in (plan, simulated, overhead, one_worker, two_workers, busy)
 }
 
 
@@ -187,6 +223,8 @@ def main() -> None:
     for name in asked.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
             figures[name] = PARTS[name](Path(folder))
+        if {"one_worker", "two_workers"} <= figures.keys():
+            figures["two_workers_to_one"] = figures["two_workers"]["seconds"] / figures["one_worker"]["seconds"]
         print(name, figures[name], flush=True)
         if asked.out:
             asked.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

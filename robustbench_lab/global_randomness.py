@@ -17,15 +17,28 @@ def seeded(*what: object) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's global generators from `what`, and put them back afterwards."""
     seed = int.from_bytes(blake2b(repr(what).encode(), digest_size=4).digest(), "little")
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one is meant)
-    with torch.random.fork_rng():
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(gpus):
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
+        _seed_torch(seed)
         try:
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def _seed_torch(seed: int) -> None:
+    """As `torch.manual_seed`, which is slow where CUDA is not in use: it notes each call, with its stack, for later.
+
+    The workbench begins to use CUDA where it has a GPU.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 def global_state() -> dict[str, Any]:

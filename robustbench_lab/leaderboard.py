@@ -137,7 +137,7 @@ def _table_order(table: LeaderboardTable) -> tuple[object, ...]:
 def _build_table(
     summaries: Sequence[RowSummary], definition: LeaderboardDefinition, metrics: Sequence[NamedMetric]
 ) -> LeaderboardTable:
-    tried = frozenset(attack.label for one in summaries for attack in one.attacks if not attack.baseline)
+    tried = frozenset(name.label for one in summaries for name in one.tried if name.done and not name.baseline)
     built = [(one.subject.defended_model, build_row(one, definition.required_attacks, tried)) for one in summaries]
     rows = _name_variants(built)
     subject = summaries[0].subject

@@ -41,7 +41,7 @@ class LeaderboardRow:
     """The worst case per sample; None as well where the row was made from what the database has kept of it."""
     robust: NDArray[np.bool_] | None = field(repr=False, compare=False)
     """Bool `[N]`: the samples that no attack broke."""
-    attacks: tuple[AttackResult, ...]
+    attacks: Sequence[AttackResult]
     absent: tuple[AbsentAttack, ...]
     forward_per_sample: float | None
     """Summed over attacks and seeds, like the two below: what the evidence has cost."""
@@ -102,7 +102,7 @@ def build_row(summary: RowSummary, required: Sequence[str], tried: frozenset[str
         wall_seconds=summary.wall_seconds,
         verdict=summary.verdict,
         findings=(*gaps, *summary.findings),
-        rankable=bool(summary.attacks) and not any(one.severity is Severity.FATAL for one in gaps),
+        rankable=summary.any_done and not any(one.severity is Severity.FATAL for one in gaps),
         cell_ids=summary.cell_ids,
         seeds=summary.seeds,
         minimum_norm=summary.minimum_norm,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from robustbench_lab import __version__, row_summary, row_summary_json
 from robustbench_lab.catalog import Catalog
@@ -47,7 +49,8 @@ def rank_store(
     are shown. The leaderboard has no records, and its rows no outcomes.
     """
     metrics = task_metrics(catalog, {entry.spec.name for entry in catalog.entries("tasks")})
-    return rank_summaries(_Rows(store, catalog, metrics).summaries(tasks), definition, metrics)
+    with _no_garbage():
+        return rank_summaries(_Rows(store, catalog, metrics).summaries(tasks), definition, metrics)
 
 
 def keep_new_rows(store: ResultStore, catalog: Catalog, tasks: Sequence[str]) -> None:
@@ -137,6 +140,18 @@ class _Rows:
             made.append(summary)
         self._store.keep_rows(kept)
         return made
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Without the search for garbage: of the very many objects made meanwhile all are used, and it looks at each."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _parts(rows: Sequence[KeptRow]) -> Iterator[Sequence[KeptRow]]:

@@ -77,6 +77,7 @@ class AttackName:
     label: str
     done: bool
     """Whether one of its cells is `ok`."""
+    baseline: bool
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class RowSummary:
     """Each attack once, in the order of the cells."""
     traits: Mapping[str, AttackTraits | None]
     """Of these attacks, by name, as they were when the summary was made; None: the attack was not installed."""
-    attacks: tuple[AttackResult, ...]
+    attacks: Sequence[AttackResult]
+    """Of each that is done."""
     lost: tuple[AbsentAttack, ...]
     """Failed and skipped ones."""
     forward_per_sample: float | None
@@ -109,7 +111,12 @@ class RowSummary:
     @property
     def baselines_only(self) -> bool:
         """Whether there are results, and all of sanity baselines."""
-        return bool(self.attacks) and all(one.baseline for one in self.attacks)
+        return self.any_done and all(one.baseline for one in self.tried if one.done)
+
+    @property
+    def any_done(self) -> bool:
+        """Whether there is a result."""
+        return any(one.done for one in self.tried)
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ def summarise(records: Sequence[CellRecord], rules: RowRules) -> RowSummary:
         metrics={} if worst is None else _metrics(done, worst, rules),
         robust=None if worst is None else worst.robust,
         outcomes=worst,
-        tried=_attack_names(records),
+        tried=_attack_names(records, rules),
         traits={one.cell.attack.name: rules.traits_of(one) for one in records},
         attacks=_attack_results(done, rules),
         lost=_lost_attacks(records, done),
@@ -174,9 +181,12 @@ def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, lis
     return groups
 
 
-def _attack_names(records: Sequence[CellRecord]) -> tuple[AttackName, ...]:
+def _attack_names(records: Sequence[CellRecord], rules: RowRules) -> tuple[AttackName, ...]:
     grouped = group_by(records, lambda one: (one.cell.attack.name, one.cell.attack.label))
-    return tuple(AttackName(*names, any(one.status is Status.OK for one in ones)) for names, ones in grouped.items())
+    return tuple(
+        AttackName(*names, any(one.status is Status.OK for one in ones), rules.is_baseline(ones[0]))
+        for names, ones in grouped.items()
+    )
 
 
 def _lost_attacks(records: Sequence[CellRecord], done: Sequence[CellRecord]) -> tuple[AbsentAttack, ...]:

@@ -6,10 +6,11 @@ The text is for this very code alone; any other makes its own from the cells.
 from __future__ import annotations
 
 import base64
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,9 @@ def summary_to_json(summary: RowSummary) -> str:
         "facts": [getattr(summary.subject, fact) for fact in _FACTS],
         "metrics": _metrics(summary.metrics),
         "robust": None if summary.robust is None else _bits(summary.robust),
-        "tried": [[one.name, one.label, one.done] for one in summary.tried],
+        "tried": [[one.name, one.label, one.done, one.baseline] for one in summary.tried],
         "traits": dict(summary.traits),
-        "attacks": [_attack(one) for one in summary.attacks],
+        "attacks": _text([_attack(one, summary.cell_ids) for one in summary.attacks]),
         "lost": [[one.label, one.status, one.reason] for one in summary.lost],
         "verdict": summary.verdict,
         "findings": [[one.code, one.severity, one.message, one.value] for one in summary.findings],
@@ -41,7 +42,7 @@ def summary_to_json(summary: RowSummary) -> str:
         "seeds": summary.seeds,
         **{name: getattr(summary, name) for name in _PLAIN},
     }
-    return json.dumps(document, separators=(",", ":"))
+    return _text(document)
 
 
 def summary_from_json(text: str) -> RowSummary:
@@ -56,7 +57,7 @@ def summary_from_json(text: str) -> RowSummary:
         outcomes=None,
         tried=tuple(AttackName(*one) for one in stored["tried"]),
         traits={name: _traits(traits) for name, traits in stored["traits"].items()},
-        attacks=tuple(_read_attack(*one) for one in stored["attacks"]),
+        attacks=_Attacks(stored["attacks"], stored["cell_ids"]),
         lost=tuple(AbsentAttack(*one) for one in stored["lost"]),
         verdict=None if stored["verdict"] is None else Verdict(stored["verdict"]),
         findings=tuple(
@@ -80,38 +81,50 @@ def _read_metrics(stored: list[list[Any]]) -> dict[str, Estimate]:
     return {name: Estimate(value, low, high) for name, value, low, high in stored}
 
 
-class _Metrics(Mapping[str, Estimate]):
-    """Read when somebody looks: a table shows the metrics of rows, and there are many times more attacks than rows."""
+class _Attacks(Sequence[AttackResult]):
+    """Read when somebody looks: there are many times more attacks than rows, and a terminal shows few of the rows."""
 
-    def __init__(self, stored: list[list[Any]]) -> None:
-        self._stored = stored
+    def __init__(self, text: str, cell_ids: list[str]) -> None:
+        self._text = text
+        self._cell_ids = cell_ids
 
-    def __getitem__(self, name: str) -> Estimate:
-        return _read_metrics(self._stored)[name]
+    @functools.cached_property
+    def _all(self) -> tuple[AttackResult, ...]:
+        return tuple(_read_attack(one, self._cell_ids) for one in json.loads(self._text))
 
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, *_ in self._stored)
+    @overload
+    def __getitem__(self, place: int) -> AttackResult: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[AttackResult]: ...
+
+    def __getitem__(self, place: int | slice) -> AttackResult | Sequence[AttackResult]:
+        return self._all[place]
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return len(self._all)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
-def _attack(one: AttackResult) -> list[Any]:
-    passes = [one.forward_per_sample, one.backward_per_sample]
-    return [one.label, _metrics(one.metrics), one.baseline, *passes, one.wall_seconds, one.seeds, one.cell_ids]
+def _attack(one: AttackResult, cell_ids: Sequence[str]) -> list[Any]:
+    """Its cells by their places among the row's: their ids are the largest part of the text."""
+    numbers = [one.forward_per_sample, one.backward_per_sample, one.wall_seconds, one.seeds]
+    places = [cell_ids.index(cell_id) for cell_id in one.cell_ids]
+    return [one.label, _metrics(one.metrics), one.baseline, *numbers, places]
 
 
-def _read_attack(
-    label: str,
-    metrics: list[list[Any]],
-    baseline: bool,
-    forward: float | None,
-    backward: float | None,
-    seconds: float,
-    seeds: list[int],
-    cell_ids: list[str],
-) -> AttackResult:
-    return AttackResult(label, _Metrics(metrics), baseline, forward, backward, seconds, tuple(seeds), tuple(cell_ids))
+def _read_attack(stored: list[Any], cell_ids: list[str]) -> AttackResult:
+    label, metrics, baseline, forward, backward, seconds, seeds, places = stored
+    ids = tuple(cell_ids[place] for place in places)
+    return AttackResult(label, _read_metrics(metrics), baseline, forward, backward, seconds, tuple(seeds), ids)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _traits(stored: list[Any] | None) -> AttackTraits | None:

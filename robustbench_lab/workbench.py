@@ -67,6 +67,11 @@ class Workbench:
     _findings: dict[tuple[str, ...], list[Finding]] = field(default_factory=dict)
     _batch_sizes: dict[tuple[str, ...], int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.device.type == "cuda":
+            # So that its random numbers are seeded from the first unit on.
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+
     def load(self, cell: Cell) -> LoadedCell:
         """Everything a cell is made of."""
         defense = self.catalog.find("defenses", cell.defense.name).spec

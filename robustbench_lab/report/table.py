@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric
@@ -72,7 +72,6 @@ class _TerminalView:
     most_rows: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        from rich.measure import Measurement
         from rich.text import Text
 
         if not self.leaderboard.tables:
@@ -81,11 +80,8 @@ class _TerminalView:
         for full_table in self.leaderboard.tables:
             hidden = len(full_table.rows) - self.most_rows if self.most_rows else 0
             table = replace(full_table, rows=full_table.rows[: self.most_rows]) if hidden > 0 else full_table
-            views = (_rows(table, detail) for detail in _DETAILS)
-            unbounded = options.update(max_width=1000)
-            fits = (one for one in views if Measurement.get(console, unbounded, one).maximum <= options.max_width)
             yield Text.assemble((write.heading(table), "bold"), (f"   {write.samples_text(table)}", "dim"))
-            yield next(fits, None) or _rows(table, _DETAILS[-1])
+            yield _fitting(table, console, options)
             if hidden > 0:
                 yield Text(f"... and {hidden} more: `--rows 0` shows all", style="dim")
             if notes := list(_notes(table)):
@@ -95,7 +91,27 @@ class _TerminalView:
         yield Text(write.EXPLANATION, style="dim")
 
 
-def _rows(table: LeaderboardTable, detail: _Detail) -> Table:
+def _fitting(table: LeaderboardTable, console: Console, options: ConsoleOptions) -> Table:
+    """With as much detail as there is room for."""
+    from rich.measure import Measurement
+
+    notes = write.note_numbers(table)
+    unbounded = options.update(max_width=1000)
+    for detail in _DETAILS:
+        lines = [_Line(tuple(_cells(row, table, detail, notes.get(row.cell_ids))), row.rank) for row in table.rows]
+        columns = range(len(lines[0].cells))
+        widest = [max(lines, key=lambda line: line.cells[column].cell_len) for column in columns]
+        if Measurement.get(console, unbounded, _view(table, detail, widest)).maximum <= options.max_width:
+            break
+    return _view(table, detail, lines)
+
+
+class _Line(NamedTuple):
+    cells: tuple[Text, ...]
+    rank: int | None
+
+
+def _view(table: LeaderboardTable, detail: _Detail, lines: Iterable[_Line]) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -111,9 +127,8 @@ def _rows(table: LeaderboardTable, detail: _Detail) -> Table:
     view.add_column("Time", justify="right", no_wrap=True)
     if detail.verdict:
         view.add_column("Verdict", no_wrap=True)
-    notes = write.note_numbers(table)
-    for row in table.rows:
-        view.add_row(*_cells(row, table, detail, notes.get(row.cell_ids)), style="" if row.rank else "dim")
+    for line in lines:
+        view.add_row(*line.cells, style="" if line.rank else "dim")
     return view
 
 
