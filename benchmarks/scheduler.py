@@ -17,7 +17,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -49,29 +49,33 @@ TRIVIAL = {"models": ["digits-cnn"], "attacks": ["fgsm"], "samples": 8, "devices
 
 
 class Work(RunObserver):
-    """When the first unit began and the last ended, and how long each slot was at work in between."""
+    """When units were evaluated, slot by slot."""
 
     def __init__(self) -> None:
-        self.began = self.ended = 0.0
         self._begun: dict[Slot, float] = {}
-        self._busy: Counter[Slot] = Counter()
+        self._units: dict[Slot, list[tuple[float, float]]] = defaultdict(list)
 
     def unit_started(self, unit: WorkUnit, slot: Slot) -> None:  # noqa: ARG002 (the observer's)
         self._begun[slot] = time.perf_counter()
-        self.began = self.began or self._begun[slot]
 
     def unit_finished(self, record: UnitRecord, slot: Slot) -> None:  # noqa: ARG002 (the observer's)
-        self.ended = time.perf_counter()
-        self._busy[slot] += self.ended - self._begun[slot]  # type: ignore[assignment]
+        self._units[slot].append((self._begun[slot], time.perf_counter()))
 
     @property
     def seconds(self) -> float:
-        return self.ended - self.began
+        """From the beginning of the first unit to the end of the last."""
+        return self._ended - min(units[0][0] for units in self._units.values())
 
     @property
     def busy_share(self) -> float:
-        """Of the slot that was busy least."""
-        return min(self._busy.values()) / self.seconds
+        """Of the slot that was busy least, from when all workers had started."""
+        began = max(units[0][0] for units in self._units.values())
+        busy = [sum(max(0, end - max(start, began)) for start, end in units) for units in self._units.values()]
+        return min(busy) / (self._ended - began)
+
+    @property
+    def _ended(self) -> float:
+        return max(units[-1][1] for units in self._units.values())
 
 
 def run(folder: Path, name: str, **fields: Any) -> tuple[float, Work]:
@@ -193,14 +197,14 @@ def two_workers(folder: Path) -> dict[str, Any]:
 
 
 def _like_cells(folder: Path, workers: int) -> dict[str, Any]:
-    what = {"models": ["digits-cnn"], "attacks": ["pgd(steps=40)"], "norms": ["linf"], "eps": [0.05], "samples": 200}
+    what = {"models": ["digits-cnn"], "attacks": ["pgd(steps=100)"], "norms": ["linf"], "eps": [0.05], "samples": 300}
     common = {**what, "devices": ["cpu"], "seeds": list(range(16)), "executor": "local", "threads_per_worker": 1}
     whole, work = run(folder, "workers", **common, workers=workers)
     return {"seconds": work.seconds, "with_start_seconds": whole}
 
 
 def busy(folder: Path) -> dict[str, Any]:
-    """50 cells whose costs differ by a factor of 100, on two workers, from the first unit on."""
+    """50 cells whose costs differ by a factor of 100, on two workers, from when both have started."""
     steps = [round(4 * 100 ** (number / 49)) for number in range(50)]
     attacks = [f"pgd(steps={count}, step_size={0.01 + number / 1e6})" for number, count in enumerate(steps)]
     what = {"models": ["digits-cnn"], "attacks": attacks, "norms": ["linf"], "eps": [0.05], "devices": ["cpu"]}

@@ -56,9 +56,14 @@ def main() -> None:
     parser.add_argument("--url")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="rbl-store-"))
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         figures = {
-            "machine": {"cpus": len(os.sched_getaffinity(0)), "python": sys.version.split()[0]},
+            "machine": {
+                "cpus": len(os.sched_getaffinity(0)),
+                "python": sys.version.split()[0],
+                "load_before": os.getloadavg()[0],
+            },
             "size": size(folder),
             "commits": commits(folder),
             "large": large(given.url or str(folder / "large.db"), given.cells),

@@ -42,6 +42,7 @@ class Schedule:
     """Is told what cells are expected to cost."""
     _open: dict[str, list[UnitRecord]] = field(default_factory=dict)
     _pending: PendingUnits | None = None
+    _stop_asked: str | None = None
     _cancelled: set[str] = field(default_factory=set)
 
     def run(self, run_id: str, plan: RunPlan, scope: Scope) -> None:
@@ -58,6 +59,8 @@ class Schedule:
         units = self._units(to_do, costs, plan.sample_bytes, run_id, scope)
         pending = PendingUnits(units, self.context.slots, costs, self.order, self.limits, self._tell_stopping)
         self._pending = pending
+        if self._stop_asked:
+            pending.stop(self._stop_asked)
         cells = {cell.cell_id: cell for cell in to_do}
         pending.cancelled = lambda cell_id: self._leave_out(cells[cell_id], run_id)
         for record in self.executor.run(pending, self.context):
@@ -65,7 +68,8 @@ class Schedule:
                 self._take(record, cells[record.cell_id], run_id)
 
     def stop(self, reason: str) -> None:
-        """Begin no more units; what runs is finished. May be called by a signal handler."""
+        """Begin no more units; what runs is finished. May be called by a signal handler, at any time."""
+        self._stop_asked = reason
         if self._pending is not None:
             self._pending.stop(reason)
 

@@ -154,6 +154,8 @@ class Workbench:
     def _model(self, component: ResolvedComponent) -> nn.Module:
         if component.identity not in self._models:
             self._models.clear()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # for others on this GPU
             self._models[component.identity] = ready(self._build("models", component), self.device)
         return self._models[component.identity]
 

@@ -16,7 +16,7 @@ def leaderboard(
     format: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",  # noqa: A002
     rows: Annotated[
         int, typer.Option("--rows", min=0, help="Rows of each table that the terminal shows; 0: all.")
-    ] = 25,
+    ] = 20,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
     plugin: Annotated[Names, typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,

@@ -16,7 +16,7 @@ from robustbench_lab.device_slots import Slot, cpu_cores
 from robustbench_lab.errors import RblError
 from robustbench_lab.executors import ExecutionContext, UnitQueue
 from robustbench_lab.executors.messages import Began, Ended, Progressed, Ready, Setup, Task, Unusable
-from robustbench_lab.executors.worker_process import Closed, WorkerProcess
+from robustbench_lab.executors.worker_process import CLOSING_SECONDS, Closed, WorkerProcess
 from robustbench_lab.plugin_loading import PluginSource
 from robustbench_lab.records import Status, UnitRecord, WorkUnit
 from robustbench_lab.run_observer import UnitProgress
@@ -120,6 +120,8 @@ class _Crew:
             return  # of a worker that was given up
         worker.heard = time.monotonic()
         if isinstance(message, Ended):
+            if not message.usable:
+                self._workers.pop(slot).kill()
             yield self._ended(slot, message.record)
         elif isinstance(message, Closed):
             yield from self._lost(slot, worker.how_it_ended())
@@ -152,7 +154,7 @@ class _Crew:
         now, limit = time.monotonic(), self._context.unit_timeout
         for slot, worker in list(self._workers.items()):
             job = self._jobs.get(slot)
-            if worker.ended:
+            if worker.ended and now - worker.heard > CLOSING_SECONDS:  # its children keep the pipe open
                 yield from self._lost(slot, worker.how_it_ended())
             elif now - worker.heard > (silence := self._silence if worker.ready else STARTING_SECONDS):
                 yield from self._lost(slot, f"worker gave no sign of life for {silence:g} s")

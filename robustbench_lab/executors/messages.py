@@ -71,6 +71,8 @@ class Ended:
     """From a worker: what its task gave."""
 
     record: UnitRecord
+    usable: bool = True
+    """False: the worker's device answers no more, as after a fault in a CUDA kernel."""
 
 
 def write_message(stream: IO[bytes], message: Any) -> None:

@@ -33,6 +33,7 @@ from robustbench_lab.executors.messages import (
     write_message,
 )
 from robustbench_lab.plugin_loading import PluginSource, load_plugins
+from robustbench_lab.records import Status
 from robustbench_lab.workbench import Workbench
 
 ALIVE_SECONDS = 1.0
@@ -60,7 +61,8 @@ def main() -> None:
     while True:
         task = tasks.get()
         outgoing.send(Began())
-        outgoing.send(Ended(evaluate_unit(task.unit, bench, task.options, _Reporter(outgoing))))
+        record = evaluate_unit(task.unit, bench, task.options, _Reporter(outgoing))
+        outgoing.send(Ended(record, usable=record.status is not Status.FAILED or _answers(bench.device)))
 
 
 class _Outgoing:
@@ -71,8 +73,11 @@ class _Outgoing:
         self._lock = Lock()
 
     def send(self, message: Any) -> None:
-        with self._lock:
-            write_message(self._stream, message)
+        try:
+            with self._lock:
+                write_message(self._stream, message)
+        except OSError:  # the run's process has gone
+            _end_now()
 
 
 class _Reporter:
@@ -102,6 +107,16 @@ def _workbench(setup: Setup) -> Workbench:
         if record.version != version:
             raise RblError(f"{record.name} has changed since the run began: start the run again")
     return Workbench(Catalog.from_plugins(plugins), device)
+
+
+def _answers(device: torch.device) -> bool:
+    """A fault in a CUDA kernel makes every later call fail, in this process."""
+    try:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _receive(incoming: IO[bytes], tasks: SimpleQueue[Task]) -> None:

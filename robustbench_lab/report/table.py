@@ -21,7 +21,7 @@ PLAIN_WIDTH = 100
 BAR_WIDTH = 12
 MODEL_WIDTH = 36
 """Longer names are cut in the middle; every other format has them whole."""
-ATTACKS_WIDTH = 100
+ATTACKS_WIDTH = 60
 """Of further attacks only the number is shown; every other format names them all."""
 VERDICT_STYLES = {Verdict.RELIABLE: "green", Verdict.SUSPECT: "yellow", Verdict.FAILED: "red"}
 NO_RESULTS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,6 +111,21 @@ def test_an_interrupted_run_keeps_its_finished_cells(
     interrupt_at(None)
     result = lab.run(tmp_path, attacks=attacks, seeds=seeds)
     assert (result.interrupted, result.computed, len(result.records)) == (False, 1, 3)
+
+
+def test_ctrl_c_before_the_first_unit_begins_nothing_and_later_ones_finish_what_runs(tmp_path: Path) -> None:
+    class CtrlC(RunObserver):
+        def __init__(self, event: str) -> None:
+            setattr(self, event, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    what = {"attacks": ["fgsm"], "seeds": [0, 1, 2]}
+    early = lab.run(tmp_path, [CtrlC("run_started")], **what)
+    assert (early.interrupted, early.stopped, early.records) == (True, "Ctrl-C", ())
+    later = lab.run(tmp_path, [CtrlC("unit_started")], **what)
+    assert (later.interrupted, later.stopped, len(later.records)) == (True, "Ctrl-C", 1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    last = lab.run(tmp_path, [CtrlC("cell_finished")], attacks=["fgsm"], seeds=[0, 1])
+    assert (last.interrupted, last.stopped, len(last.records)) == (False, None, 2)
 
 
 # ---------------------------------------------------------------- observers
