@@ -54,10 +54,10 @@ def make_engine(url: URL) -> Engine:
     """
     options: dict[str, Any] = {"pool_pre_ping": url.get_backend_name() != "sqlite"}  # a server may have restarted
     if url.get_backend_name() == "sqlite":
-        if "timeout" not in url.query:
-            options["connect_args"] = {"timeout": BUSY_SECONDS}
+        options["connect_args"] = {} if "timeout" in url.query else {"timeout": BUSY_SECONDS}
         if url.database in (None, "", ":memory:"):
             options["poolclass"] = StaticPool  # a database in memory belongs to one connection
+            options["connect_args"]["check_same_thread"] = False  # a store's threads take turns
     try:
         engine = create_engine(url, **options)
     except NoSuchModuleError as error:
