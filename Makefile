@@ -28,7 +28,6 @@ leaderboards: $(VENV)/.installed-test
 	$(BIN)/python leaderboards/build.py
 
 benchmarks: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	$(BIN)/python benchmarks/attack_loop.py
 	$(BIN)/python benchmarks/startup.py
 

@@ -18,7 +18,7 @@ from robustbench_lab.executors import ExecutionContext, UnitQueue
 from robustbench_lab.executors.messages import Began, Ended, Progressed, Ready, Setup, Task, Unusable
 from robustbench_lab.executors.worker_process import CLOSING_SECONDS, Closed, WorkerProcess
 from robustbench_lab.plugin_loading import PluginSource
-from robustbench_lab.records import Status, UnitRecord, WorkUnit
+from robustbench_lab.records import Status, UnitRecord, WorkUnit, without_result
 from robustbench_lab.run_observer import UnitProgress
 
 TICK_SECONDS = 0.5
@@ -182,20 +182,7 @@ class _Crew:
             yield self._ended_badly(slot, job, reason, seconds)
 
     def _ended_badly(self, slot: Slot, job: _Job, reason: str, seconds: float) -> UnitRecord:
-        record = UnitRecord(
-            cell_id=job.unit.cell.cell_id,
-            start=job.unit.start,
-            stop=job.unit.stop,
-            status=Status.FAILED,
-            reason=reason,
-            outcomes=None,
-            forward_passes=0,
-            backward_passes=0,
-            wall_seconds=seconds,
-            findings=(),
-            device=slot.device,
-            batch_size=self._context.options.batch_size or 0,
-        )
+        record = without_result(job.unit, reason, slot.device, seconds)
         self._tell("unit_finished", record, slot)
         return record
 
