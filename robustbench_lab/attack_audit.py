@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.contracts import Measured
 from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.problem_setting import ProblemSetting
@@ -53,34 +55,54 @@ def audit_candidates(
     minimum-norm attack the region has no limit: a sample is robust where the nearest success lies beyond the budget,
     and has its distance all the same.
     """
-    region = setting.searched.around(setting.clean, setting.bounds)
+    region = setting.around(setting.searched)
     allowed = region.contains(candidates)
-    succeeded = _judged(setting, judge, candidates, passes)
-    broken = succeeded & allowed & setting.open
-    within = setting.threat_model.around(setting.clean, setting.bounds).contains(candidates)
+    judged = _judged(setting, judge, candidates, passes)
+    succeeded = judged["votes"] * 2 > passes
+    broken = succeeded & allowed & setting.intact
+    within = setting.around(setting.threat_model).contains(candidates)
     distance = torch.where(broken, region.distance(candidates), torch.nan)
-    distance = torch.where(setting.open, distance, 0.0)
+    distance = torch.where(setting.intact, distance, 0.0)
     outcomes = Outcomes(
-        clean_correct=_array(setting.open, np.bool_),
-        robust=_array(setting.open & ~(broken & within), np.bool_),
+        clean_correct=_array(setting.intact, np.bool_),
+        robust=_array(setting.intact & ~(broken & within), np.bool_),
         distance=_array(distance, np.float32),
+        columns=_columns(setting, judged, within),
     )
     violations = int((~allowed & setting.open).sum())
     unconfirmed = int((claimed & allowed & ~succeeded).sum())
     return Audit(outcomes, _findings(violations, unconfirmed, len(candidates)))
 
 
-def _judged(setting: ProblemSetting, judge: nn.Module, candidates: Tensor, passes: int) -> Tensor:
-    """Whether most of some fresh forward passes find each goal reached, bool `[N]`."""
+def _judged(setting: ProblemSetting, judge: nn.Module, candidates: Tensor, passes: int) -> dict[str, Any]:
+    """Some fresh forward passes: how many find each goal reached, `votes` `[N]`; `measure` of the last."""
 
-    def reached(prediction: Any, rows: slice) -> Tensor:
-        return setting.objective.succeeded(prediction, cut(setting.goal, rows.start, rows.stop))
+    def read(prediction: Any, rows: slice) -> dict[str, Any]:
+        goal = cut(setting.goal, rows.start, rows.stop)
+        judged: dict[str, Any] = {"votes": setting.objective.succeeded(prediction, goal).long()}
+        if setting.clean_measure:
+            measure = setting.task.measure(prediction, cut(setting.targets, rows.start, rows.stop))
+            judged["measure"] = {**measure, "damage": setting.objective.damage(prediction, goal)}
+        return judged
 
     finite = candidates.nan_to_num(setting.bounds.low, setting.bounds.high, setting.bounds.low)
-    votes = torch.zeros(len(candidates), dtype=torch.int64, device=candidates.device)
-    for _ in range(passes):
-        votes += predict_in_batches(judge, finite, setting.batch_size, reached)
-    return votes * 2 > passes
+    judged = [predict_in_batches(judge, finite, setting.batch_size, read) for _ in range(passes)]
+    return {**judged[-1], "votes": torch.stack([one["votes"] for one in judged]).sum(0)}
+
+
+def _columns(setting: ProblemSetting, judged: Mapping[str, Any], within: Tensor) -> Measured:
+    """The task's columns. Where a candidate is not allowed, or harms less than the clean input, that one counts."""
+    if not setting.clean_measure:
+        return {}
+    harmful = within & (judged["measure"]["damage"] >= setting.clean_measure["damage"])
+    clean = {name: value.cpu().numpy() for name, value in setting.clean_measure.items()}
+    rows = harmful.cpu().numpy()
+    attacked = {}
+    for name, value in judged["measure"].items():
+        chosen = clean[name].copy()
+        chosen[rows] = value.cpu().numpy()[rows]
+        attacked[name] = chosen
+    return setting.task.columns(clean, attacked)
 
 
 def _findings(violations: int, unconfirmed: int, samples: int) -> tuple[Finding, ...]:

@@ -38,7 +38,7 @@ from robustbench_lab.expectation import Mean, detached, mean_prediction
 from robustbench_lab.pass_counter import PassCounter
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding
-from robustbench_lab.sample_trees import cut, join, join_results, take
+from robustbench_lab.sample_trees import cut, join_results, take
 
 Progress = Callable[[int, int, int], None]
 """Called with (unbroken samples, forward passes, backward passes), often."""
@@ -62,7 +62,7 @@ class Probe:
     succeeded: Tensor
     """Bool `[A]`: whether the input reaches the goal (most often, on a randomized model)."""
     prediction: Any
-    """The model's: logits `[A, K]` for classifiers. The mean, where `eot` is above 1."""
+    """The model's logits `[A, K]`, the mean where `eot` is above 1; None where predictions are no tensors."""
 
 
 class AttackProblem:
@@ -91,6 +91,7 @@ class AttackProblem:
             setting.open,
             stops=setting.objective.stop_on_success and not setting.minimum_norm,
             needs_success=setting.objective.stop_on_success or setting.minimum_norm,
+            clean_score=None if setting.minimum_norm else setting.clean_measure.get("damage"),
         )
         self.trace = OptimisationTrace()
         self.notes: list[Finding] = []
@@ -110,9 +111,7 @@ class AttackProblem:
     def _take_open(self, index: Tensor) -> None:
         self._open = index
         self._goal = take(self._setting.goal, index)
-        # A copy: an attack that overwrites its inputs must not change those that the audit holds its results against.
-        clean = self._setting.clean.index_select(0, index)
-        self._region: Region = self._searched.around(clean, self._setting.bounds)
+        self._region: Region = self._setting.around(self._searched, index)
         self._rng = self._setting.rng.select(index)
 
     # ------------------------------------------------------------ what is given
@@ -156,6 +155,11 @@ class AttackProblem:
     def threat_model(self) -> ThreatModel:
         """The threat model, for attacks made for one that says more than a norm; its region is queried here."""
         return self._searched
+
+    @property
+    def region(self) -> Region:
+        """The inputs allowed around the clean ones, for attacks that need to know which parts of them may change."""
+        return self._region
 
     @property
     def norm(self) -> str | None:
@@ -411,7 +415,8 @@ class AttackProblem:
             return Probe(x.new_empty(0), torch.empty_like(x), x.new_empty(0, dtype=torch.bool), None)
         losses, success, gradient = join_results(pieces, out)
         self.trace.observe(losses, gradient)
-        return Probe(losses, gradient, success > 0.5, join(predictions) if keep_prediction else None)
+        whole = torch.cat(predictions) if predictions and isinstance(predictions[0], Tensor) else None
+        return Probe(losses, gradient, success > 0.5, whole)
 
     def _loss_gradient_success(
         self, x: Tensor, part: slice, loss: Loss, given: Sequence[Tensor], candidate: Candidate

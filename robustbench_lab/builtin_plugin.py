@@ -13,23 +13,52 @@ from robustbench_lab.hookspecs import hookimpl
 
 VERSION = "1"
 
+DETECTION_OBJECTIVES = {
+    "untargeted": ("Untargeted", "objects lost, mislabelled, misplaced or invented: the training loss rises"),
+    "vanish": ("Vanish", "nothing is reported where the objects are"),
+    "fabricate": ("Fabricate", "objects are reported where there are none"),
+    "mislabel": ("Mislabel", "objects are found and called something else"),
+    "targeted-mislabel": ("TargetedMislabel", "objects are found and given one chosen label"),
+    "dag": ("Dag", "every candidate about an object is called something else (Xie et al. 2017)"),
+    "latency": ("Latency", "non-maximum suppression gets many times more candidates"),
+}
+"""Name to factory and summary."""
+DETECTION_METRICS = {
+    "clean_map": ("COCO mAP of the clean images", True),
+    "robust_map": ("COCO mAP under attack", True),
+    "clean_map50": ("mAP at IoU 0.5 of the clean images", True),
+    "robust_map50": ("mAP at IoU 0.5 under attack", True),
+    "vanished_rate": ("share of the found objects that nothing reports under attack", False),
+    "mislabelled_rate": ("share of the found objects that have wrong labels only under attack", False),
+    "fabricated_rate": ("reports of nothing under attack, for each object found", False),
+    "false_positives": ("wrong reports under attack, for each image", False),
+}
+"""Name to summary, and whether higher is better."""
+
 
 @hookimpl
 def rbl_tasks() -> list[TaskSpec]:
-    """The first task."""
+    """The first tasks."""
     return [
+        TaskSpec(
+            name="detection",
+            factory="robustbench_lab.tasks.detection:Detection",
+            tasks=("detection",),
+            summary="images to boxes with labels and scores",
+            version=VERSION,
+        ),
         TaskSpec(
             name="classification",
             factory="robustbench_lab.tasks.classification:Classification",
             summary="images to one of several classes",
             version=VERSION,
-        )
+        ),
     ]
 
 
 @hookimpl
 def rbl_objectives() -> list[ObjectiveSpec]:
-    """What an adversary of a classifier wants."""
+    """What an adversary of a classifier or a detector wants."""
     return [
         ObjectiveSpec(
             name="untargeted",
@@ -43,12 +72,22 @@ def rbl_objectives() -> list[ObjectiveSpec]:
             summary="one chosen wrong class",
             version=VERSION,
         ),
+        *(
+            ObjectiveSpec(
+                name=name,
+                factory=f"robustbench_lab.tasks.detection_objectives:{factory}",
+                tasks=("detection",),
+                summary=summary,
+                version=VERSION,
+            )
+            for name, (factory, summary) in DETECTION_OBJECTIVES.items()
+        ),
     ]
 
 
 @hookimpl
 def rbl_threat_models() -> list[ThreatModelSpec]:
-    """Norm balls, one square window, and natural changes."""
+    """Norm balls, whole or in some pixels, square windows, and natural changes."""
     return [
         ThreatModelSpec(
             name="linf",
@@ -86,6 +125,28 @@ def rbl_threat_models() -> list[ThreatModelSpec]:
             version=VERSION,
         ),
         ThreatModelSpec(
+            name="placed-patch",
+            factory="robustbench_lab.bound_patches:PlacedPatch",
+            tasks=(),
+            summary="one square window changes, at the same place of every image; eps is its share of the area",
+            version=VERSION,
+        ),
+        ThreatModelSpec(
+            name="object-patch",
+            factory="robustbench_lab.bound_patches:ObjectPatch",
+            tasks=("detection",),
+            summary="a square changes on each annotated object; eps is its share of the object's box",
+            version=VERSION,
+        ),
+        ThreatModelSpec(
+            name="mask",
+            factory="robustbench_lab.mask_threat_model:Mask",
+            tasks=(),
+            summary="a norm ball in some pixels only: a rectangle, a drawn mask, the objects or the background",
+            example={"box": [0.0, 0.5, 1.0, 1.0]},
+            version=VERSION,
+        ),
+        ThreatModelSpec(
             name="spatial",
             factory="robustbench_lab.natural_threat_models:Spatial",
             summary="the image is rotated and shifted; eps=1: by up to 30 degrees and a tenth of the side",
@@ -117,8 +178,23 @@ def rbl_defenses() -> list[DefenseSpec]:
 
 @hookimpl
 def rbl_metrics() -> list[MetricSpec]:
-    """A classifier's."""
+    """A classifier's and a detector's."""
     return [
+        *(
+            MetricSpec(
+                name=name,
+                factory=f"robustbench_lab.tasks.detection:{name}",
+                tasks=("detection",),
+                summary=summary,
+                higher_is_better=better,
+                fraction=name != "false_positives",
+                main=name == "robust_map",
+                clean={"robust_map": "clean_map", "robust_map50": "clean_map50"}.get(name),
+                brief=name not in ("clean_map50", "fabricated_rate"),
+                version=VERSION,
+            )
+            for name, (summary, better) in DETECTION_METRICS.items()
+        ),
         MetricSpec(
             name="clean_accuracy",
             factory="robustbench_lab.tasks.classification:clean_accuracy",
@@ -129,6 +205,8 @@ def rbl_metrics() -> list[MetricSpec]:
             name="robust_accuracy",
             factory="robustbench_lab.tasks.classification:robust_accuracy",
             summary="share of samples that are right and that no attack broke",
+            main=True,
+            clean="clean_accuracy",
             version=VERSION,
         ),
     ]

@@ -4,7 +4,7 @@ Which candidate is the best:
 
 - a fixed budget, and an objective that stops at success: the first that succeeds (on a randomized model the one that
   succeeds most often);
-- a fixed budget, and an objective that does not stop: the most damaging;
+- a fixed budget, and an objective that does not stop: the most damaging, which may be the clean input;
 - minimum norm: the nearest that succeeds.
 """
 
@@ -22,11 +22,20 @@ SURE = 0.9
 class CandidateLedger:
     """Shared by an attack problem and all its parts. Rows are positions among the N samples."""
 
-    def __init__(self, clean: Tensor, attacked: Tensor, *, stops: bool, needs_success: bool) -> None:
+    def __init__(
+        self,
+        clean: Tensor,
+        attacked: Tensor,
+        *,
+        stops: bool,
+        needs_success: bool,
+        clean_score: Tensor | None = None,
+    ) -> None:
         """Nothing found yet.
 
         clean: `[N, ...]`. attacked: bool `[N]`. stops: whether a sample is done once it is broken.
-        needs_success: whether only inputs that succeed are kept.
+        needs_success: whether only inputs that succeed are kept. Otherwise clean_score is that of the clean inputs,
+        `[N]`, which stay the best until something scores higher.
         """
         count = len(clean)
         self.best = clean.clone()
@@ -36,6 +45,8 @@ class CandidateLedger:
         self.unbroken = int(attacked.sum())
         self._attacked = attacked
         self._score = torch.full((count,), float("-inf"), device=clean.device)
+        if clean_score is not None and not needs_success:
+            self._score = clean_score.to(self._score).clone()
         self.needs_success = needs_success
         self._stops = stops
         self._all_moved = False

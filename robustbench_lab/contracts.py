@@ -15,12 +15,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from robustbench_lab.records import Finding, Outcomes
     from robustbench_lab.sample_rng import SampleRng
 
 Factory = str | Callable[..., Any]
+Measured = Mapping[str, "NDArray[Any]"]
+"""Numbers of each sample, by name."""
 
 
 class Access(StrEnum):
@@ -85,6 +89,8 @@ class ModelSpec(ComponentSpec):
     """Package files that define it (`"package:path/in/package"`); their contents enter the cell id."""
     fits: tuple[str, ...] = ()
     """Families of datasets it was made for; empty: unknown, tried on any dataset of its task."""
+    names_folders: bool = False
+    """Whether the rest of a family's name can be a folder: then the files in it enter the cell id, not its name."""
     reference_dataset: str | None = None
     """Set on bundled reference models: the dataset they are evaluated on when the user names none."""
 
@@ -145,6 +151,9 @@ class ObjectiveSpec(ComponentSpec):
 class ThreatModelSpec(ComponentSpec):
     """`factory(eps: float, **params) -> ThreatModel`."""
 
+    example: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters beside `eps` with which `rbl plugins check` tries attacks in it, where it needs any."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(ComponentSpec):
@@ -153,6 +162,12 @@ class MetricSpec(ComponentSpec):
     higher_is_better: bool = True
     fraction: bool = True
     """Whether it is a share of 1, shown in percent."""
+    main: bool = False
+    """What the tables of its task are sorted by; one metric of a task."""
+    clean: str | None = None
+    """Of a metric under attack: the metric that says the same of clean inputs, where security curves begin."""
+    brief: bool = True
+    """Whether tables in a terminal have it as well; every other format has all metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +204,9 @@ class Samples:
     """`[N, ...]` float32 within the dataset's bounds."""
     targets: Any
     """What the task calls a target for each: a tensor `[N, ...]`, a list of N, or a dict of these."""
+    attackable: Tensor | None = None
+    """Bool, `[N, ...]` or of a shape that broadcasts to the inputs': where an adversary may change values at all, such
+    as an image without its padding. None: everywhere."""
 
 
 class Dataset(Protocol):
@@ -254,8 +272,8 @@ class ThreatModel(Protocol):
         """Raise UsageError where the budget makes no sense for data in these bounds."""
         ...
 
-    def around(self, clean: Tensor, bounds: Bounds) -> Region:
-        """The region around clean inputs `[N, ...]`."""
+    def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> Region:
+        """The region around clean inputs `[N, ...]`. targets: the samples' own, for what is bound to objects."""
         ...
 
 
@@ -297,16 +315,48 @@ class Task(Protocol):
     @property
     def default_objective(self) -> str: ...
 
+    @property
+    def attacks_all(self) -> bool:
+        """Whether samples that are wrong from the start are attacked as well, since they can become worse."""
+        ...
+
+    def kept(self, prediction: Any) -> Any:
+        """What `examine` and `numbers` need of a prediction, as a tensor, a list, or a dict of these, by sample."""
+        ...
+
+    def numbers(self, kept: Any) -> Tensor:
+        """Numbers `[N, ...]` in which two predictions of the same input differ by rounding only."""
+        ...
+
     def intact(self, prediction: Any, targets: Any) -> Tensor:
         """Whether each prediction counts as right before any attack, bool `[N]`."""
         ...
 
-    def examine(self, prediction: Any, targets: Any, classes: int | None) -> list[Finding]:
+    def examine(self, kept: Any, targets: Any, classes: int | None) -> list[Finding]:
         """What is wrong with clean predictions, before any attack runs."""
+        ...
+
+    def measure(self, prediction: Any, targets: Any) -> Mapping[str, Tensor]:
+        """What is to be stored of a prediction beyond right or wrong, `[N, ...]` each; empty where that is all."""
+        ...
+
+    def columns(self, clean: Measured, attacked: Measured) -> Measured:
+        """What `measure` gave of clean and of attacked predictions to the columns of `Outcomes`, `[N, ...]` each.
+
+        Both hold the objective's `damage` `[N]` as well; where an attack harms less than nothing, the clean one stands.
+        Units of a cell are joined with zeros where their columns differ in the further sizes.
+        """
         ...
 
     def worst_case(self, outcomes: Sequence[Outcomes]) -> Outcomes:
         """Several attacks on the same samples to the worst outcome for each sample."""
+        ...
+
+    def replicates(self, outcomes: Outcomes) -> NDArray[np.float64] | None:
+        """The main metric on bootstrap replicates `[R]` of the samples, the same ones whenever there are N of them.
+
+        Rows are ranked by the main metric and compared by these. None: it is the share of robust samples.
+        """
         ...
 
 

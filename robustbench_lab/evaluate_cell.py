@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustbench_lab.attack_audit import Audit, audit_candidates
@@ -137,8 +139,17 @@ def join_outcomes(parts: Sequence[Outcomes]) -> Outcomes:
         clean_correct=np.concatenate([part.clean_correct for part in parts]),
         robust=np.concatenate([part.robust for part in parts]),
         distance=np.concatenate([part.distance for part in parts]),
-        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+        columns={name: _concatenated([part.columns[name] for part in parts]) for name in parts[0].columns},
     )
+
+
+def _concatenated(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Arrays `[N, ...]` to one, with zeros where the further sizes differ."""
+    largest = np.max([part.shape[1:] for part in parts], axis=0, initial=0)
+    gaps = [
+        [(0, 0), *((0, int(most) - size) for most, size in zip(largest, part.shape[1:], strict=True))] for part in parts
+    ]
+    return np.concatenate([np.pad(part, gap) for part, gap in zip(parts, gaps, strict=True)])
 
 
 def _evaluate(
@@ -206,7 +217,10 @@ def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_siz
     def read(prediction: object, rows: slice) -> dict[str, object]:
         targets = cut(samples.targets, rows.start, rows.stop)
         goal = loaded.objective.prepare(prediction, targets)
-        return {"intact": loaded.task.intact(prediction, targets), "goal": goal}
+        facts = {"intact": loaded.task.intact(prediction, targets), "goal": goal}
+        if measure := loaded.task.measure(prediction, targets):
+            facts["measure"] = {**measure, "damage": loaded.objective.damage(prediction, goal)}
+        return facts
 
     with seeded(cell.cell_id, unit.start, "clean"):
         passes = [
@@ -214,6 +228,7 @@ def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_siz
             for _ in range(loaded.judging_passes)
         ]
     votes = torch.stack([one["intact"] for one in passes]).sum(0)
+    intact = votes * 2 > len(passes)
     ids = cell.samples.sample_ids[unit.start : unit.stop]
     return ProblemSetting(
         model=loaded.attacked_model(cell),
@@ -221,12 +236,17 @@ def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_siz
         threat_model=loaded.threat_model,
         clean=samples.inputs,
         goal=passes[0]["goal"],
-        open=votes * 2 > len(passes),
+        open=torch.ones_like(intact) if loaded.task.attacks_all else intact,
         bounds=loaded.dataset.bounds,
         rng=SampleRng.for_samples(cell.seed, cell.attack.name, ids, bench.device),
         batch_size=batch_size,
         minimum_norm=loaded.minimum_norm,
         eot=loaded.eot(cell),
+        task=loaded.task,
+        targets=samples.targets,
+        attackable=samples.attackable,
+        right=intact,
+        clean_measure=passes[0].get("measure", {}),
     )
 
 

@@ -36,10 +36,8 @@ class Mean:
 
 
 def detached(prediction: Any) -> Any:
-    """A prediction without its graph: a tensor, a list, or a dict of these."""
-    from torch import Tensor
-
-    if isinstance(prediction, Tensor):
+    """A prediction without its graph: a tensor, a list, a dict of these, or what has a `detach` of its own."""
+    if hasattr(prediction, "detach"):
         return prediction.detach()
     if isinstance(prediction, dict):
         return {key: detached(value) for key, value in prediction.items()}
@@ -47,7 +45,7 @@ def detached(prediction: Any) -> Any:
 
 
 def mean_prediction(predictions: list[Any]) -> Any:
-    """The mean where predictions are tensors; otherwise the last one, since lists of boxes have none."""
+    """The mean where predictions are tensors; otherwise the last one, since sets of boxes have none."""
     import torch
 
     if len(predictions) > 1 and isinstance(predictions[0], torch.Tensor):

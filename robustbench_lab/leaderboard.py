@@ -4,12 +4,14 @@ Rows stand in one table only when they are about the same samples, threat model,
 A row is one defended model; it counts a sample as robust when no attack of the row broke that sample (the worst case
 per sample, which is never above the minimum of the attacks' means).
 
-Ranks are about the share of samples that stay robust, whatever the rows are sorted by. Rows that a paired test cannot
-tell from the first of their group (`statistics.rank_rows`) share its rank, shown as `1=`.
+Ranks are about the share of samples that stay robust, whatever the rows are sorted by; in tasks whose main metric is
+no such share (mAP), about that metric. Rows that a paired test (McNemar's, or the paired bootstrap) cannot tell from
+the first of their group share its rank, shown as `1=`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +22,7 @@ from robustbench_lab.leaderboard_definition import LeaderboardDefinition
 from robustbench_lab.leaderboard_rows import LeaderboardRow, build_row, flag_codes
 from robustbench_lab.records import CellRecord
 from robustbench_lab.row_summary import AttackTraits, NamedMetric, RowRules, RowSummary, group_by, summarise
-from robustbench_lab.statistics import rank_rows
+from robustbench_lab.statistics import paired_bootstrap, rank_rows, tied_ranks
 
 __all__ = [
     "AttackTraits",
@@ -37,8 +39,6 @@ __all__ = [
     "rank_summaries",
 ]
 
-DEFAULT_SORT: Mapping[str, str] = {"classification": "robust_accuracy"}
-"""Task to the metric its tables are sorted by. Any other task: its first metric."""
 OTHER_SORT_KEYS = ("model", "passes", "seconds")
 
 
@@ -66,9 +66,7 @@ class LeaderboardTable:
     @property
     def main_metric(self) -> NamedMetric:
         """The one sorted by, or the task's own where rows are sorted by something else."""
-        names = (self.sort, DEFAULT_SORT.get(self.task))
-        named = {metric.name: metric for metric in self.metrics}
-        return next((named[name] for name in names if name in named), self.metrics[0])
+        return next((metric for metric in self.metrics if metric.name == self.sort), main_metric(self.metrics))
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def _build_table(
     built = [(one.subject.defended_model, build_row(one, definition.required_attacks, tried)) for one in summaries]
     rows = _name_variants(built)
     subject = summaries[0].subject
-    sort = _sort_key(definition.sort, subject.task, [metric.name for metric in metrics])
+    sort = _sort_key(definition.sort, metrics)
     return LeaderboardTable(
         task=subject.task,
         dataset=subject.dataset.label,
@@ -154,16 +152,20 @@ def _build_table(
         adversary=subject.adversary,
         metrics=tuple(metrics),
         sort=sort,
-        rows=_sorted_rows(_ranked_rows(rows, definition.alpha), sort, metrics),
+        rows=_sorted_rows(_ranked_rows(rows, main_metric(metrics), definition.alpha), sort, metrics),
     )
 
 
-def _sort_key(asked: str | None, task: str, metrics: Sequence[str]) -> str:
-    """What was asked for, where the task has it; otherwise the task's own key."""
-    if asked is not None and asked in (*metrics, *OTHER_SORT_KEYS):
+def main_metric(metrics: Sequence[NamedMetric]) -> NamedMetric:
+    """The one that the task names so; the first where it names none."""
+    return next((metric for metric in metrics if metric.main), metrics[0])
+
+
+def _sort_key(asked: str | None, metrics: Sequence[NamedMetric]) -> str:
+    """What was asked for, where the task has it; otherwise the task's main metric."""
+    if asked is not None and asked in (*(metric.name for metric in metrics), *OTHER_SORT_KEYS):
         return asked
-    usual = DEFAULT_SORT.get(task, metrics[0])
-    return usual if usual in metrics else metrics[0]
+    return main_metric(metrics).name
 
 
 def _name_variants(rows: Sequence[tuple[tuple[str, str], LeaderboardRow]]) -> list[LeaderboardRow]:
@@ -178,14 +180,28 @@ def _name_variants(rows: Sequence[tuple[tuple[str, str], LeaderboardRow]]) -> li
     return named
 
 
-def _ranked_rows(rows: Sequence[LeaderboardRow], alpha: float) -> list[LeaderboardRow]:
-    """Rows with their ranks, by the samples that stay robust; rows that cannot be ranked keep none."""
-    robust = [row.robust if row.rankable else None for row in rows]
-    contest = [one for one in robust if one is not None]
-    ranks = iter(rank_rows([float(one.mean()) for one in contest], contest, alpha=alpha) if contest else [])
-    ranked = [row if one is None else replace(row, rank=next(ranks)) for row, one in zip(rows, robust, strict=True)]
+def _ranked_rows(rows: Sequence[LeaderboardRow], main: NamedMetric, alpha: float) -> list[LeaderboardRow]:
+    """Rows with their ranks; rows that cannot be ranked keep none."""
+    contest = [row for row in rows if row.rankable and row.robust is not None and _has_value(row, main)]
+    places = dict(zip((id(row) for row in contest), _ranks(contest, main, alpha), strict=True))
+    ranked = [replace(row, rank=places.get(id(row))) for row in rows]
     counts = {rank: len(ones) for rank, ones in group_by(ranked, lambda row: row.rank).items()}
     return [replace(row, tied=row.rank is not None and counts[row.rank] > 1) for row in ranked]
+
+
+def _has_value(row: LeaderboardRow, main: NamedMetric) -> bool:
+    return row.replicates is None or not math.isnan(row.metrics[main.name].value)
+
+
+def _ranks(contest: Sequence[LeaderboardRow], main: NamedMetric, alpha: float) -> list[int]:
+    """By the samples that stay robust, or where the task says so by its main metric on resampled samples."""
+    replicates = [row.replicates for row in contest if row.replicates is not None]
+    if not contest or len(replicates) < len(contest):
+        robust = [row.robust for row in contest if row.robust is not None]
+        return rank_rows([float(one.mean()) for one in robust], robust, alpha=alpha) if robust else []
+    sign = 1 if main.higher_is_better else -1
+    scores = [sign * row.metrics[main.name].value for row in contest]
+    return tied_ranks(scores, paired_bootstrap(replicates), alpha)
 
 
 def _sorted_rows(

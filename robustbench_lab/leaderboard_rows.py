@@ -41,6 +41,8 @@ class LeaderboardRow:
     """The worst case per sample; None as well where the row was made from what the database has kept of it."""
     robust: NDArray[np.bool_] | None = field(repr=False, compare=False)
     """Bool `[N]`: the samples that no attack broke."""
+    replicates: NDArray[np.float64] | None = field(repr=False, compare=False)
+    """The main metric on resampled samples, `[R]`, where rows of the task are compared by it."""
     attacks: Sequence[AttackResult]
     absent: tuple[AbsentAttack, ...]
     forward_per_sample: float | None
@@ -95,6 +97,7 @@ def build_row(summary: RowSummary, required: Sequence[str], tried: frozenset[str
         metrics=summary.metrics,
         outcomes=summary.outcomes,
         robust=summary.robust,
+        replicates=summary.replicates,
         attacks=summary.attacks,
         absent=absent,
         forward_per_sample=summary.forward_per_sample,

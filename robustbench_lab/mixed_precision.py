@@ -26,6 +26,8 @@ class MixedPrecision(nn.Module):
 def _in_float32(prediction: Any) -> Any:
     if isinstance(prediction, Tensor):
         return prediction.float() if prediction.is_floating_point() else prediction
+    if hasattr(prediction, "in_float32"):
+        return prediction.in_float32()
     if isinstance(prediction, dict):
         return {key: _in_float32(value) for key, value in prediction.items()}
     return [_in_float32(part) for part in prediction]

@@ -65,6 +65,10 @@ _NO_DIRECTIONS = "natural changes have no projection and no steepest direction: 
 class CorruptionRegion(NaturalRegion):
     """Corrupted images."""
 
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest image that `contains` allows, `[N, C, H, W]`: clipped to the bounds."""
+        return x.clamp(self.bounds.low, self.bounds.high)
+
     def contains(self, x: Tensor) -> Tensor:
         """Whether each `x` is finite and within the bounds, bool `[N]`.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustbench_lab.errors import UsageError
 
@@ -38,7 +38,7 @@ class Corruption:
             raise UsageError(f"corruption eps={self.eps:g}: eps is the severity; give a whole number from 1 to 5")
         require_finite("corruption", bounds)
 
-    def around(self, clean: Tensor, bounds: Bounds) -> CorruptionRegion:
+    def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> CorruptionRegion:  # noqa: ARG002
         """The region around clean images `[N, C, H, W]`."""
         from robustbench_lab.natural_regions import CorruptionRegion
 
@@ -83,7 +83,7 @@ class Spatial:
         """The largest shift allowed, as a share of the side."""
         return self.eps * self.max_translation
 
-    def around(self, clean: Tensor, bounds: Bounds) -> SpatialRegion:
+    def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> SpatialRegion:  # noqa: ARG002
         """The region around clean images `[N, C, H, W]`."""
         from robustbench_lab.natural_regions import SpatialRegion
 

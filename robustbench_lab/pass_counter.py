@@ -25,21 +25,10 @@ class PassCounter(nn.Module):
         """Inputs `[N, ...]` to the model's prediction."""
         samples = len(x)
         self.forward_passes += samples
-        prediction = self.model(x)
-        for tensor in _tensors(prediction)[:1]:
-            if tensor.requires_grad:
-                tensor.register_hook(lambda _gradient: self._count_backward(samples))  # type: ignore[no-untyped-call]
-        return prediction
+        if x.requires_grad:
+            x = x.view_as(x)  # one for each pass: a hook on the input itself would count those of others, too
+            x.register_hook(lambda _gradient: self._count_backward(samples))  # type: ignore[no-untyped-call]
+        return self.model(x)
 
     def _count_backward(self, samples: int) -> None:
         self.backward_passes += samples
-
-
-def _tensors(prediction: Any) -> list[Tensor]:
-    if isinstance(prediction, Tensor):
-        return [prediction]
-    if isinstance(prediction, dict):
-        prediction = list(prediction.values())
-    if isinstance(prediction, list | tuple):
-        return [tensor for part in prediction for tensor in _tensors(part)]
-    return []

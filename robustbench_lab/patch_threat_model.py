@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustbench_lab.errors import SkipCell, UsageError
 from robustbench_lab.natural_threat_models import require_finite
@@ -44,7 +44,7 @@ class Patch:
             raise SkipCell(f"patch eps={self.eps:g} is less than one pixel of an image {height}x{width}")
         return min(side, height, width)
 
-    def around(self, clean: Tensor, bounds: Bounds) -> PatchRegion:
+    def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> PatchRegion:  # noqa: ARG002
         """The region around clean images `[N, C, H, W]`."""
         from robustbench_lab.natural_regions import require_images
         from robustbench_lab.patch_region import PatchRegion

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Access, Bounds, Dataset, Objective, Samples, Task
 from robustbench_lab.errors import describe_error
+from robustbench_lab.expectation import detached
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.records import Finding, Severity
 from robustbench_lab.sample_trees import cut
 
 SAMPLES = 256
+FEWEST = 8
+VALUES = 1 << 24
+"""Of all inputs that are looked at: 13 colour images of 640 x 640, but never fewer than `FEWEST` samples."""
 REPEATS = 5
 RANDOM_TOLERANCE = 1e-4
 """Difference of repeated predictions, relative to their size, above which a model is randomized (AutoAttack: 1e-4)."""
@@ -45,19 +48,19 @@ def check_model(
 ) -> list[Finding]:
     """Eval mode, form of the prediction, determinism, independence of the batch.
 
-    samples: up to `SAMPLES` samples on the model's device. randomized: what its defense declares.
+    samples: some samples on the model's device. randomized: what its defense declares.
     """
     if training := [name or "the model" for name, module in model.named_modules() if module.training]:
         return [_fatal("training-mode", f"{training[0]} stays in training mode after model.eval()")]
     try:
-        prediction = predict_in_batches(model, samples.inputs, batch_size)
+        kept = predict_in_batches(model, samples.inputs, batch_size, lambda made, _rows: task.kept(made))
     except Exception as error:
         shape = list(samples.inputs.shape[1:])
         return [_fatal("forward-fails", f"the model cannot take inputs of shape {shape}: {describe_error(error)}")]
-    found = task.examine(prediction, samples.targets, dataset.classes)
+    found = task.examine(kept, samples.targets, dataset.classes)
     if any(finding.severity is Severity.FATAL for finding in found):
         return found
-    return found + _check_determinism(model, samples.inputs[:batch_size], randomized)
+    return found + _check_determinism(model, samples.inputs[:batch_size], task, randomized)
 
 
 def check_gradient(
@@ -73,7 +76,7 @@ def check_gradient(
         with torch.enable_grad():
             prediction = model(leaf)
             with torch.no_grad():
-                goal = objective.prepare(_detached(prediction), targets)
+                goal = objective.prepare(detached(prediction), targets)
             (gradient,) = torch.autograd.grad(objective.loss(None, prediction, goal).sum(), leaf)
     except RuntimeError as error:
         text = (
@@ -93,8 +96,12 @@ def fatal_reason(findings: Iterable[Finding]) -> str | None:
     return next((finding.message for finding in findings if finding.severity is Severity.FATAL), None)
 
 
-def _check_determinism(model: nn.Module, inputs: Tensor, randomized: bool) -> list[Finding]:
-    first, *others = [_numbers(predict_in_batches(model, inputs, len(inputs))) for _ in range(REPEATS)]
+def _check_determinism(model: nn.Module, inputs: Tensor, task: Task, randomized: bool) -> list[Finding]:
+    def numbers(some: Tensor) -> Tensor:
+        kept = predict_in_batches(model, some, len(some), lambda made, _rows: task.kept(made))
+        return task.numbers(kept).flatten().float()
+
+    first, *others = [numbers(inputs) for _ in range(REPEATS)]
     scale = first.abs().max().clamp_min(1e-12)
     if any(
         other.shape != first.shape or bool((other - first).abs().max() > RANDOM_TOLERANCE * scale) for other in others
@@ -103,26 +110,12 @@ def _check_determinism(model: nn.Module, inputs: Tensor, randomized: bool) -> li
             return [Finding("randomized", Severity.INFO, "repeated predictions differ, as the defense declares")]
         text = "repeated predictions of the same input differ: switch the randomness off, or declare it by a defense"
         return [Finding("undeclared-randomness", Severity.SUSPECT, text)]
-    alone = _numbers(predict_in_batches(model, inputs[:1], 1))
+    alone = numbers(inputs[:1])
     together = first[: len(alone)]
     if len(inputs) > 1 and bool((alone - together).abs().max() > BATCH_TOLERANCE * scale):
         text = "a sample's prediction depends on the others in its batch (batch statistics in use?)"
         return [_fatal("batch-dependent", text)]
     return []
-
-
-def _numbers(prediction: Any) -> Tensor:
-    """All numbers of a prediction in a row, sample by sample."""
-    if isinstance(prediction, Tensor):
-        return prediction.flatten().float()
-    if isinstance(prediction, dict):
-        prediction = list(prediction.values())
-    parts = [_numbers(part) for part in prediction]
-    return torch.cat(parts) if parts else torch.zeros(0)
-
-
-def _detached(prediction: Any) -> Any:
-    return prediction.detach() if isinstance(prediction, Tensor) else prediction
 
 
 def _fatal(code: str, message: str) -> Finding:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from robustbench_lab import __version__, row_summary, row_summary_json
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.contracts import Estimate
+from robustbench_lab.contracts import Estimate, MetricSpec
 from robustbench_lab.errors import describe_error
 from robustbench_lab.leaderboard import (
     AttackTraits,
@@ -72,8 +72,19 @@ def task_metrics(catalog: Catalog, tasks: Collection[str]) -> Mapping[str, Seque
         spec = entry.spec
         for task in metrics.keys() & set(spec.tasks):
             function = _guarded(spec.name, functools.partial(catalog.load_factory, "metrics", spec.name))
-            metrics[task].append(NamedMetric(spec.name, function, spec.higher_is_better, spec.fraction))
-    return metrics
+            metrics[task].append(_named(spec, function))
+    return {task: _in_order(ones) for task, ones in metrics.items()}
+
+
+def _in_order(metrics: Sequence[NamedMetric]) -> list[NamedMetric]:
+    """The main metric and what it is without attack first, the others by name."""
+    main = next((one for one in metrics if one.main), None)
+    return sorted(metrics, key=lambda one: (main is None or one.name != main.clean, not one.main, one.name))
+
+
+def _named(spec: MetricSpec, function: Callable[[Outcomes], Estimate]) -> NamedMetric:
+    traits = {name: getattr(spec, name) for name in ("higher_is_better", "fraction", "main", "clean", "brief")}
+    return NamedMetric(spec.name, function, **traits)
 
 
 def _guarded(name: str, load: Callable[[], Callable[[Outcomes], Estimate]]) -> Callable[[Outcomes], Estimate]:

@@ -33,6 +33,12 @@ class NamedMetric:
     higher_is_better: bool = True
     fraction: bool = True
     """Whether it is a share of 1, shown in percent."""
+    main: bool = False
+    """Whether tables of its task are sorted by it."""
+    clean: str | None = None
+    """The metric that says the same of clean inputs."""
+    brief: bool = True
+    """Whether it stands in a terminal's tables."""
 
 
 class AttackTraits(NamedTuple):
@@ -89,6 +95,8 @@ class RowSummary:
     """Of the worst case per sample over all attacks; empty where no cell is `ok`."""
     robust: NDArray[np.bool_] | None = field(repr=False, compare=False)
     """Bool `[N]`, in the worst case; None where no cell is `ok`."""
+    replicates: NDArray[np.float64] | None = field(repr=False, compare=False)
+    """The main metric on resampled samples, `[R]`, where the task compares rows by it (`Task.replicates`)."""
     outcomes: Outcomes | None = field(repr=False, compare=False)
     """The worst case per sample; None in a summary that was kept."""
     tried: tuple[AttackName, ...]
@@ -157,6 +165,7 @@ def summarise(records: Sequence[CellRecord], rules: RowRules) -> RowSummary:
         subject=subject_of(records[0].cell),
         metrics={} if worst is None else _metrics(done, worst, rules),
         robust=None if worst is None else worst.robust,
+        replicates=None if worst is None else rules.task.replicates(worst),
         outcomes=worst,
         tried=_attack_names(records, rules),
         traits={one.cell.attack.name: rules.traits_of(one) for one in records},

@@ -32,6 +32,7 @@ def summary_to_json(summary: RowSummary) -> str:
         "facts": [getattr(summary.subject, fact) for fact in _FACTS],
         "metrics": _metrics(summary.metrics),
         "robust": None if summary.robust is None else _bits(summary.robust),
+        "replicates": None if summary.replicates is None else _numbers(summary.replicates),
         "tried": [[one.name, one.label, one.done, one.baseline] for one in summary.tried],
         "traits": dict(summary.traits),
         "attacks": _text([_attack(one, summary.cell_ids) for one in summary.attacks]),
@@ -54,6 +55,7 @@ def summary_from_json(text: str) -> RowSummary:
         subject=RowSubject(**names, **facts),
         metrics=_read_metrics(stored["metrics"]),
         robust=None if stored["robust"] is None else _read_bits(*stored["robust"]),
+        replicates=None if stored["replicates"] is None else _read_numbers(stored["replicates"]),
         outcomes=None,
         tried=tuple(AttackName(*one) for one in stored["tried"]),
         traits={name: _traits(traits) for name, traits in stored["traits"].items()},
@@ -137,3 +139,12 @@ def _bits(robust: NDArray[np.bool_]) -> list[Any]:
 
 def _read_bits(count: int, packed: str) -> NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8), count=count).astype(np.bool_)
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    """In half the bytes: seven digits are many for what a resample gives."""
+    return base64.b64encode(values.astype(np.float32).tobytes()).decode("ascii")
+
+
+def _read_numbers(text: str) -> NDArray[np.float64]:
+    return np.frombuffer(base64.b64decode(text), np.float32).astype(np.float64)

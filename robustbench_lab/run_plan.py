@@ -61,13 +61,15 @@ def make_plan(spec: ExperimentSpec, catalog: Catalog) -> RunPlan:
 class _Planner:
     spec: ExperimentSpec
     catalog: Catalog
-    _datasets: dict[str, tuple[Dataset, SampleSet]] = field(default_factory=dict)
-    _resolved: dict[tuple[str, str], ResolvedComponent] = field(default_factory=dict)
+    _datasets: dict[tuple[str, str], tuple[Dataset, SampleSet]] = field(default_factory=dict)
+    _resolved: dict[tuple[str, str, str], ResolvedComponent] = field(default_factory=dict)
     _left_out: dict[str, LeftOut] = field(default_factory=dict)
     _sample_bytes: dict[str, int] = field(default_factory=dict)
+    _fitting: set[str] = field(default_factory=set)
+    """Labels of the models on datasets that fit for a task: that they do not for another is no news."""
     _checked: set[tuple[str, Bounds]] = field(default_factory=set)
     _estimates: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _per_query: dict[tuple[str, bool], int] = field(default_factory=dict)
+    _per_query: dict[tuple[str, str, bool], int] = field(default_factory=dict)
 
     def plan(self) -> RunPlan:
         self._check_names()
@@ -75,10 +77,11 @@ class _Planner:
         for attacked in self._attacked():
             for cell in self._cells(attacked):
                 cells.setdefault(cell.cell_id, cell)
+        left_out = [one for one in self._left_out.values() if one.label not in self._fitting]
         if not cells:
-            reasons = "; ".join(f"{one.label}: {one.reason}" for one in self._left_out.values())
+            reasons = "; ".join(f"{one.label}: {one.reason}" for one in left_out)
             raise UsageError(f"nothing to run: {reasons or 'no model is named and none is bundled for this task'}")
-        return RunPlan(tuple(cells.values()), tuple(self._left_out.values()), self._sample_bytes)
+        return RunPlan(tuple(cells.values()), tuple(left_out), self._sample_bytes)
 
     def _check_names(self) -> None:
         """All names first: a misspelt one is found before anything is imported or loaded."""
@@ -93,14 +96,15 @@ class _Planner:
     def _attacked(self) -> Iterator[_Attacked]:
         """Each named model on each named dataset; bundled reference models on their own where none is named."""
         for model in self._models():
-            model_spec = self._spec("models", model)
-            for dataset in self.spec.datasets or self._own_dataset(model, model_spec):
-                dataset_spec = self._spec("datasets", dataset)
-                for task_name in model_spec.tasks:
-                    label = f"{model.label} on {dataset.label}"
-                    if self._fits(label, task_name, model_spec, dataset_spec):
-                        task: Task = self.catalog.load_factory("tasks", task_name)()
-                        yield _Attacked(task, model, dataset, dataset_spec)
+            for model_spec in (entry.spec for entry in self.catalog.named("models", model.name)):
+                for dataset in self.spec.datasets or self._own_dataset(model, model_spec):
+                    for task_name in model_spec.tasks:
+                        dataset_spec = self._spec("datasets", dataset, task_name)
+                        label = f"{model.label} on {dataset.label}"
+                        if self._fits(label, task_name, model_spec, dataset_spec):
+                            self._fitting.add(label)
+                            task: Task = self.catalog.load_factory("tasks", task_name)()
+                            yield _Attacked(task, model, dataset, dataset_spec)
 
     def _models(self) -> Sequence[Component]:
         if self.spec.models:
@@ -130,7 +134,7 @@ class _Planner:
 
     def _cells(self, attacked: _Attacked) -> Iterator[Cell]:
         spec = self.spec
-        dataset, samples = self._samples(attacked.dataset)
+        dataset, samples = self._samples(attacked.dataset, attacked.task.name)
         combinations = product(
             spec.defenses or [Component("none")],
             self._threat_models(attacked.dataset_spec),
@@ -142,7 +146,7 @@ class _Planner:
         for defense, threat, objective, attack, adversary, seed in combinations:
             if not self._suits(attacked, defense, threat, objective, attack):
                 continue
-            threat_model = self._resolve("threat_models", threat)
+            threat_model = self._resolve("threat_models", threat, attacked.task.name)
             self._check_budget(threat_model, dataset.bounds)
             yield self._cell(attacked, samples, defense, threat_model, objective, attack, adversary, seed)
 
@@ -152,13 +156,13 @@ class _Planner:
         task = attacked.task.name
         kinds = {"defenses": defense, "threat_models": threat, "objectives": objective, "attacks": attack}
         for kind, component in kinds.items():
-            tasks = self._spec(kind, component).tasks
+            tasks = self._spec(kind, component, task).tasks
             if tasks and task not in tasks:
                 self._leave_out(
                     f"{component.label} on {attacked.model.label}", f"it is for {' and '.join(tasks)}, not {task}"
                 )
                 return False
-        allowed = self._spec("attacks", attack).threat_models
+        allowed = self._spec("attacks", attack, task).threat_models
         if threat.name not in allowed:
             self._leave_out(f"{attack.label} with {threat.label}", f"the attack knows {', '.join(allowed)} only")
             return False
@@ -186,17 +190,18 @@ class _Planner:
         adversary: str,
         seed: int,
     ) -> Cell:
-        resolved = self._resolve("attacks", attack)
+        task = attacked.task.name
+        resolved = self._resolve("attacks", attack, task)
         forward, backward = self._passes(resolved)
-        eot = self._passes_per_query(defense, objective, adversary)
+        eot = self._passes_per_query(defense, objective, adversary, task)
         cell = Cell(
             cell_id="",
-            task=attacked.task.name,
-            model=self._resolve("models", attacked.model),
-            defense=self._resolve("defenses", defense),
-            dataset=self._resolve("datasets", attacked.dataset),
+            task=task,
+            model=self._resolve("models", attacked.model, task),
+            defense=self._resolve("defenses", defense, task),
+            dataset=self._resolve("datasets", attacked.dataset, task),
             attack=resolved,
-            objective=self._resolve("objectives", objective),
+            objective=self._resolve("objectives", objective, task),
             threat_model=threat_model,
             norm=threat_model.name,
             eps=threat_model.params["eps"],
@@ -222,40 +227,42 @@ class _Planner:
             self._estimates[attack.identity] = estimate(attack.params) if estimate else (0, 0)
         return self._estimates[attack.identity]
 
-    def _passes_per_query(self, defense: Component, objective: Component, adversary: str) -> int:
-        randomized = self._spec("defenses", defense).randomized and adversary == "adaptive"
-        key = (objective.label, randomized)
+    def _passes_per_query(self, defense: Component, objective: Component, adversary: str, task: str) -> int:
+        randomized = self._spec("defenses", defense, task).randomized and adversary == "adaptive"
+        key = (task, objective.label, randomized)
         if key not in self._per_query:
-            built = self.catalog.build("objectives", self._resolve("objectives", objective))
+            resolved = self._resolve("objectives", objective, task)
+            built = self.catalog.build("objectives", resolved, task=task)
             self._per_query[key] = passes_per_query(built, randomized=randomized)
         return self._per_query[key]
 
-    def _samples(self, component: Component) -> tuple[Dataset, SampleSet]:
-        if component.label not in self._datasets:
-            resolved = self._resolve("datasets", component)
+    def _samples(self, component: Component, task: str) -> tuple[Dataset, SampleSet]:
+        key = (task, component.label)
+        if key not in self._datasets:
+            resolved = self._resolve("datasets", component, task)
             try:
-                dataset: Dataset = self.catalog.build("datasets", resolved)
+                dataset: Dataset = self.catalog.build("datasets", resolved, task=task)
                 samples = select_samples(dataset, self.spec.samples, component.label)
             except RblError:
                 raise
             except (Exception, SystemExit) as error:
                 text = f"dataset '{component.label}' of {resolved.plugin}: {describe_error(error)}"
                 raise PluginError(text) from error
-            self._datasets[component.label] = dataset, samples
+            self._datasets[key] = dataset, samples
             # Data that cannot be loaded costs its own cells, when they are evaluated.
             with contextlib.suppress(Exception):
                 self._sample_bytes[resolved.identity] = dataset.load([0]).inputs.nbytes
-        return self._datasets[component.label]
+        return self._datasets[key]
 
-    def _resolve(self, kind: str, component: Component) -> ResolvedComponent:
-        key = (kind, component.label)
+    def _resolve(self, kind: str, component: Component, task: str) -> ResolvedComponent:
+        key = (kind, component.label, task)
         if key not in self._resolved:
-            self._resolved[key] = self.catalog.resolve(kind, component)
+            self._resolved[key] = self.catalog.resolve(kind, component, task=task)
         return self._resolved[key]
 
-    def _spec(self, kind: str, component: Component) -> Any:
+    def _spec(self, kind: str, component: Component, task: str) -> Any:
         """The spec of the kind's own class."""
-        return self.catalog.find(kind, component.name).spec
+        return self.catalog.find(kind, component.name, task).spec
 
     def _leave_out(self, label: str, reason: str) -> None:
         self._left_out.setdefault(label, LeftOut(label, reason))

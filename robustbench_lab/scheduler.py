@@ -128,10 +128,10 @@ class Schedule:
     def _grid(self, cell: Cell, size: UnitSize) -> list[WorkUnit]:
         """The units of a cell whose numbers depend on how it is cut: always the same. Empty for all other cells."""
         catalog = self.context.catalog
-        attack = catalog.find("attacks", cell.attack.name).spec
+        attack = catalog.find("attacks", cell.attack.name, cell.task).spec
         if attack.joint:
             return [WorkUnit(cell, 0, len(cell.samples.sample_ids))]
-        randomized = catalog.find("defenses", cell.defense.name).spec.randomized
+        randomized = catalog.find("defenses", cell.defense.name, cell.task).spec.randomized
         depends = attack.compares_samples or randomized or not attack.sample_deterministic
         return cut_on_grid(cell, size.fixed()) if depends else []
 

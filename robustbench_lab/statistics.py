@@ -130,6 +130,28 @@ def rank_rows(scores: Sequence[float], samples: Sequence[NDArray[np.bool_]], alp
     return tied_ranks(scores, _mcnemar_matrix(samples), alpha)
 
 
+def paired_bootstrap(replicates: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Two-sided p-values `[R, R]` of all pairs of R rows that their metrics are equal.
+
+    Efron & Tibshirani 1993, chapter 16.
+
+    Args:
+        replicates: of each row the metric on resampled samples, `[B]`, the same resamples for all rows. Rows with fewer
+            of them are compared on those. NaN stands for a resample on which the metric does not exist.
+    """
+    p_values = np.ones((len(replicates), len(replicates)))
+    for one in range(len(replicates)):
+        for other in range(one):
+            common = min(len(replicates[one]), len(replicates[other]))
+            difference = replicates[one][:common] - replicates[other][:common]
+            difference = difference[~np.isnan(difference)]
+            tails = [
+                (np.count_nonzero(side) + 1) / (len(difference) + 1) for side in (difference <= 0, difference >= 0)
+            ]
+            p_values[one, other] = p_values[other, one] = min(1.0, 2 * min(tails))
+    return p_values
+
+
 def _mcnemar_matrix(samples: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
     """McNemar's p-values `[R, R]` of all pairs of R rows `[N]`."""
     lengths = sorted({len(row) for row in samples})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustbench_lab.errors import SkipCell, UsageError
 
@@ -52,7 +52,7 @@ class Linf(NormBall):
                 raise UsageError(f"{wrong} Did you mean {self.eps:g}/255 = {scaled:.3g}?")
             raise UsageError(f"{wrong} Give an eps of at most {bounds.width:g}.")
 
-    def around(self, clean: Tensor, bounds: Bounds) -> LinfRegion:
+    def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> LinfRegion:  # noqa: ARG002
         """The region around clean inputs `[N, ...]`."""
         from robustbench_lab.regions import LinfRegion
 
@@ -65,7 +65,7 @@ class L2(NormBall):
 
     norm: ClassVar[str] = "l2"
 
-    def around(self, clean: Tensor, bounds: Bounds) -> L2Region:
+    def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> L2Region:  # noqa: ARG002
         """The region around clean inputs `[N, ...]`."""
         from robustbench_lab.regions import L2Region
 
@@ -78,7 +78,7 @@ class L1(NormBall):
 
     norm: ClassVar[str] = "l1"
 
-    def around(self, clean: Tensor, bounds: Bounds) -> L1Region:
+    def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> L1Region:  # noqa: ARG002
         """The region around clean inputs `[N, ...]`."""
         from robustbench_lab.regions import L1Region
 
@@ -102,7 +102,7 @@ class L0(NormBall):
         if self.eps != int(self.eps):
             raise UsageError(f"l0 eps={self.eps:g}: eps counts the values that may change; give a whole number, from 1")
 
-    def around(self, clean: Tensor, bounds: Bounds) -> L0Region:
+    def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> L0Region:  # noqa: ARG002
         """The region around clean inputs `[N, ...]`."""
         from robustbench_lab.regions import L0Region
 

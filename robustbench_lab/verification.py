@@ -71,10 +71,11 @@ def _changed_parts(cell: Cell, catalog: Catalog) -> Iterator[str]:
     """Parts of the cell that are something else here than where it was evaluated."""
     for name, kind in PARTS.items():
         stored = getattr(cell, name)
-        here = catalog.resolve(kind, parse_component(stored.label))
+        here = catalog.resolve(kind, parse_component(stored.label), task=cell.task)
         if here.identity != stored.identity:
             yield f"{name} '{stored.label}' is not the same here: other contents, or another version"
-    dataset = catalog.build("datasets", catalog.resolve("datasets", parse_component(cell.dataset.label)))
+    here = catalog.resolve("datasets", parse_component(cell.dataset.label), task=cell.task)
+    dataset = catalog.build("datasets", here, task=cell.task)
     if select_samples(dataset, len(cell.samples.sample_ids), cell.dataset.label).identity != cell.samples.identity:
         yield f"dataset '{cell.dataset.label}' does not hold the same samples here"
 

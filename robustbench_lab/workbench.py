@@ -17,7 +17,7 @@ from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task,
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.memory_format import fastest_format
-from robustbench_lab.preflight import SAMPLES, check_gradient, check_model, check_samples
+from robustbench_lab.preflight import FEWEST, SAMPLES, VALUES, check_gradient, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
 from robustbench_lab.sample_trees import to_device
 
@@ -74,29 +74,30 @@ class Workbench:
 
     def load(self, cell: Cell) -> LoadedCell:
         """Everything a cell is made of."""
-        defense = self.catalog.find("defenses", cell.defense.name).spec
-        attack = self.catalog.find("attacks", cell.attack.name).spec
-        bare = self._model(cell.model)
+        defense = self.catalog.find("defenses", cell.defense.name, cell.task).spec
+        attack = self.catalog.find("attacks", cell.attack.name, cell.task).spec
+        bare = self._model(cell.model, cell.task)
         # A copy, so that a defense which changes the model it is given changes it for its own cell only.
         given = bare if cell.defense.name == UNDEFENDED else copy.deepcopy(bare)
         return LoadedCell(
             task=self.catalog.load_factory("tasks", cell.task)(),
-            dataset=self._dataset(cell.dataset),
+            dataset=self._dataset(cell.dataset, cell.task),
             bare_model=bare,
-            defended_model=ready(self._build("defenses", cell.defense, given), self.device),
+            defended_model=ready(self._build("defenses", cell.defense, cell.task, given), self.device),
             randomized=defense.randomized,
-            attack=lambda problem: self.catalog.build("attacks", cell.attack, problem),
+            attack=lambda problem: self.catalog.build("attacks", cell.attack, problem, task=cell.task),
             access=attack.access,
             baseline=attack.baseline,
             minimum_norm=attack.minimum_norm,
-            objective=self.catalog.build("objectives", cell.objective),
-            threat_model=self.catalog.build("threat_models", cell.threat_model),
+            objective=self.catalog.build("objectives", cell.objective, task=cell.task),
+            threat_model=self.catalog.build("threat_models", cell.threat_model, task=cell.task),
         )
 
     def samples(self, loaded: LoadedCell, indices: list[int]) -> Samples:
         """Samples of the dataset on this device."""
         samples = loaded.dataset.load(indices)
-        return Samples(samples.inputs.to(self.device), to_device(samples.targets, self.device))
+        reach = None if samples.attackable is None else samples.attackable.to(self.device)
+        return Samples(samples.inputs.to(self.device), to_device(samples.targets, self.device), reach)
 
     def preflight(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> list[Finding]:
         """What is wrong with this model on this data; looked at once for all attacks of a kind."""
@@ -141,7 +142,9 @@ class Workbench:
         return peak / torch.cuda.get_device_properties(self.device).total_memory
 
     def _look(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> list[Finding]:
-        samples = self.samples(loaded, list(cell.samples.indices[:SAMPLES]))
+        size = self.samples(loaded, [0]).inputs.numel()
+        most = max(FEWEST, min(SAMPLES, VALUES // size))
+        samples = self.samples(loaded, list(cell.samples.indices[:most]))
         if found := check_samples(samples, loaded.dataset.bounds):
             return found
         model = loaded.defended_model
@@ -151,24 +154,24 @@ class Workbench:
         attacked = loaded.attacked_model(cell)
         return found + check_gradient(attacked, samples, loaded.objective, loaded.access, batch_size)
 
-    def _model(self, component: ResolvedComponent) -> nn.Module:
+    def _model(self, component: ResolvedComponent, task: str) -> nn.Module:
         if component.identity not in self._models:
             self._models.clear()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()  # for others on this GPU
-            self._models[component.identity] = ready(self._build("models", component), self.device)
+            self._models[component.identity] = ready(self._build("models", component, task), self.device)
         return self._models[component.identity]
 
-    def _dataset(self, component: ResolvedComponent) -> Dataset:
+    def _dataset(self, component: ResolvedComponent, task: str) -> Dataset:
         if component.identity not in self._datasets:
             self._datasets.clear()
-            self._datasets[component.identity] = self._build("datasets", component)
+            self._datasets[component.identity] = self._build("datasets", component, task)
         return self._datasets[component.identity]
 
-    def _build(self, kind: str, component: ResolvedComponent, *args: Any) -> Any:
+    def _build(self, kind: str, component: ResolvedComponent, task: str, *args: Any) -> Any:
         """With random numbers of its own: what is kept for other cells must not change the numbers that they draw."""
         with seeded(component.identity):
-            return self.catalog.build(kind, component, *args)
+            return self.catalog.build(kind, component, *args, task=task)
 
 
 def ready(model: Any, device: torch.device) -> nn.Module:

@@ -3,6 +3,9 @@
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import DefenseSpec, GradientKind
 
+IMAGES = ("classification", "detection")
+"""Tasks whose inputs are images in [0, 1]."""
+
 
 @hookimpl
 def rbl_defenses() -> list[DefenseSpec]:
@@ -12,6 +15,7 @@ def rbl_defenses() -> list[DefenseSpec]:
             name="bit-depth",
             factory="rbl_defenses.bit_depth:bit_depth",
             summary="rounds inputs to a few levels (Xu et al. 2018)",
+            tasks=IMAGES,
             gradient=GradientKind.BPDA,
             version="1",
         ),
@@ -19,6 +23,7 @@ def rbl_defenses() -> list[DefenseSpec]:
             name="jpeg",
             factory="rbl_defenses.jpeg:jpeg",
             summary="compresses images as JPEG (Dziugaite et al. 2016)",
+            tasks=IMAGES,
             gradient=GradientKind.BPDA,
             version="1",
         ),
@@ -26,13 +31,30 @@ def rbl_defenses() -> list[DefenseSpec]:
             name="median",
             factory="rbl_defenses.median:median",
             summary="median filter over a square window (Xu et al. 2018)",
+            tasks=IMAGES,
             version="1",
         ),
         DefenseSpec(
             name="gaussian-noise",
             factory="rbl_defenses.gaussian_noise:gaussian_noise",
             summary="adds fresh noise at every forward pass (Cohen et al. 2019, without the certificate)",
+            tasks=IMAGES,
             randomized=True,
+            version="1",
+        ),
+        DefenseSpec(
+            name="resize-pad",
+            factory="rbl_defenses.resize_pad:resize_pad",
+            summary="a random size and place on a black canvas at every forward pass (Xie et al. 2018)",
+            tasks=IMAGES,
+            randomized=True,
+            version="1",
+        ),
+        DefenseSpec(
+            name="lgs",
+            factory="rbl_defenses.lgs:lgs",
+            summary="local gradients smoothing: darkens what changes fast all over a window (Naseer et al. 2019)",
+            tasks=IMAGES,
             version="1",
         ),
     ]

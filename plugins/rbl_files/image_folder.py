@@ -15,11 +15,9 @@ from PIL import Image
 from robustbench_lab.contracts import Bounds, Samples
 from robustbench_lab.errors import UsageError
 from robustbench_lab.plugin_tools.image_arrays import UNIT
+from robustbench_lab.plugin_tools.image_files import SUFFIXES, images_below
 from robustbench_lab.plugin_tools.local_files import existing_folder, listed
 from robustbench_lab.provenance import file_sha256
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-"""As in torchvision's ImageFolder."""
 
 Mode = Literal["RGB", "L"]
 
@@ -46,7 +44,7 @@ def image_folder(
     if not folders:
         raise UsageError(f"image-folder: '{path}' has no subfolders; put the images of each class in one")
     numbers = _class_numbers(folders, path) if labels == "name" else range(len(folders))
-    found = [(file, label) for folder, label in zip(folders, numbers, strict=True) for file in _images(folder)]
+    found = [(file, label) for folder, label in zip(folders, numbers, strict=True) for file in images_below(folder)]
     if not found:
         raise UsageError(f"image-folder: no images below '{path}' ({listed(sorted(SUFFIXES), len(SUFFIXES))})")
     # Sorted by hash, so that the first N are a fixed random choice from all classes.
@@ -113,12 +111,6 @@ def _class_numbers(folders: Sequence[Path], path: str) -> list[int]:
             f"image-folder: labels='name' needs class numbers as subfolders of '{path}', not {listed(other)}"
         )
     return [int(folder.name) for folder in folders]
-
-
-def _images(folder: Path) -> list[Path]:
-    """Image files at any depth."""
-    found = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
 def _read(file: Path, mode: Mode) -> Image.Image:

@@ -5,6 +5,7 @@ from robustbench_lab.contracts import DatasetSpec, ModelSpec
 
 DIGITS_EPS = 0.15
 """At this l-infinity budget plain training has lost nearly all of its accuracy and adversarial training little."""
+SCENES_EPS = 8 / 255
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Datasets and image classifiers of torchvision."""
+"""Datasets, image classifiers and detectors of torchvision."""
 
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import DatasetSpec, ModelSpec
@@ -21,7 +21,7 @@ def rbl_datasets() -> list[DatasetSpec]:
 
 @hookimpl
 def rbl_models() -> list[ModelSpec]:
-    """Image classifiers of torchvision."""
+    """Image classifiers and detectors of torchvision: the task tells which of the two a name must be."""
     return [
         ModelSpec(
             name="torchvision:",
@@ -29,5 +29,13 @@ def rbl_models() -> list[ModelSpec]:
             summary="any torchvision classifier: torchvision:resnet18(weights='resnet18.pth')",
             version=wrapper_version("1", "torchvision"),
             requires=("torchvision",),
-        )
+        ),
+        ModelSpec(
+            name="torchvision:",
+            factory="rbl_torchvision.torchvision_detector:torchvision_detector",
+            summary="fasterrcnn_*, retinanet_*, fcos_*, ssd*: torchvision:fasterrcnn_resnet50_fpn(pretrained=True)",
+            tasks=("detection",),
+            version=wrapper_version("1", "torchvision"),
+            requires=("torchvision",),
+        ),
     ]

@@ -31,6 +31,8 @@ def torchvision_model(
     """
     source = f"torchvision:{name}"
     known = torchvision.models.list_models(module=torchvision.models)
+    if name in torchvision.models.list_models(module=torchvision.models.detection):
+        raise UsageError(f"torchvision knows no classifier '{name}': it is a detector, and the data is for classifiers")
     if name not in known:
         raise UsageError(f"torchvision knows no classifier '{name}'.{did_you_mean(name, known)}")
     require_weights(source, weights=weights, pretrained=pretrained, random_weights=random_weights)

@@ -30,7 +30,8 @@ class Catalog:
 
     plugins: tuple[PluginRecord, ...]
     _loaded: LoadedPlugins
-    _entries: Mapping[str, Mapping[str, Entry]]
+    _entries: Mapping[str, Mapping[str, tuple[Entry, ...]]]
+    """Kind to name to the entries of that name: more than one where they are for different tasks."""
 
     @classmethod
     def from_plugins(cls, loaded: LoadedPlugins) -> Catalog:
@@ -38,9 +39,9 @@ class Catalog:
 
         An installed plugin whose hook raises, or returns anything but a list of the hook's specs, brings nothing and
         is listed with its error; a file or object that was named for this run raises PluginError. So does a name that
-        two plugins give to components of one kind.
+        is given to two components of one kind and task.
         """
-        entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+        entries: dict[str, dict[str, tuple[Entry, ...]]] = {kind: {} for kind in KINDS}
         records = []
         for record in loaded.records:
             record, found = _ask(loaded, record)
@@ -57,31 +58,44 @@ class Catalog:
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
         """All of a kind (`attacks`, `threat_models`, ...), sorted by name."""
-        return tuple(self._of(kind).values())
+        return tuple(entry for ones in self._of(kind).values() for entry in ones)
 
-    def find(self, kind: str, name: str) -> Entry:
-        """The entry of that name, or of the longest family that the name belongs to. Raises UsageError."""
-        entries = self._of(kind)
-        if name in entries and not entries[name].is_family:
-            return entries[name]
-        families = [one for one in entries.values() if one.is_family and name.startswith(one.spec.name)]
-        family = max(families, key=lambda one: len(one.spec.name), default=None)
-        if family is None:
+    def find(self, kind: str, name: str, task: str | None = None) -> Entry:
+        """The entry of that name, or of the longest family that the name belongs to. Raises UsageError.
+
+        task: which entry is meant where the name stands for several; the first where it is for none of them.
+        """
+        entries = self.named(kind, name)
+        return next((one for one in entries if task in one.spec.tasks), entries[0])
+
+    def named(self, kind: str, name: str) -> tuple[Entry, ...]:
+        """All entries of that name, one for each task or group of tasks. Raises UsageError where there is none."""
+        exact = self._of(kind).get(name, ())
+        if exact and not exact[0].is_family:
+            return exact
+        families = {key: ones for key, ones in self._of(kind).items() if ones[0].is_family and name.startswith(key)}
+        if not families:
             raise UsageError(self._unknown(KINDS[kind], name))
-        if family.spec.name == name:
-            raise UsageError(f"{family.title} is a family: write the rest of the name, {name}...")
+        family = families[max(families, key=len)]
+        if family[0].spec.name == name:
+            raise UsageError(f"{family[0].title} is a family: write the rest of the name, {name}...")
         return family
 
-    def load_factory(self, kind: str, name: str) -> Callable[..., Any]:
+    def load_factory(self, kind: str, name: str, task: str | None = None) -> Callable[..., Any]:
         """Import a factory. Raises UsageError, MissingLibraryError or PluginError."""
-        return load_factory(self.find(kind, name))
+        return load_factory(self.find(kind, name, task))
 
-    def parameters(self, kind: str, name: str) -> tuple[inspect.Parameter, ...]:
+    def parameters(self, kind: str, name: str, task: str | None = None) -> tuple[inspect.Parameter, ...]:
         """What the component can be given by name."""
-        return tuple(self._parameters(self.find(kind, name)).known.values())
+        return tuple(self._parameters(self.find(kind, name, task)).known.values())
 
     def resolve(
-        self, kind: str, component: Component, *, injected: Mapping[str, Any] = MappingProxyType({})
+        self,
+        kind: str,
+        component: Component,
+        *,
+        task: str | None = None,
+        injected: Mapping[str, Any] = MappingProxyType({}),
     ) -> ResolvedComponent:
         """Check a component's parameters, complete them, and hash all that defines it.
 
@@ -91,7 +105,7 @@ class Catalog:
         from robustbench_lab.catalog.identity import component_identity
         from robustbench_lab.records import ResolvedComponent
 
-        entry = self.find(kind, component.name)
+        entry = self.find(kind, component.name, task)
         parameters = self._parameters(entry)
         offered = {name: value for name, value in injected.items() if name in parameters.known}
         params = parameters.complete({**offered, **component.params}, component.label)
@@ -104,9 +118,9 @@ class Catalog:
             identity=component_identity(entry, component.name, params),
         )
 
-    def build(self, kind: str, resolved: ResolvedComponent, *args: Any) -> Any:
+    def build(self, kind: str, resolved: ResolvedComponent, *args: Any, task: str | None = None) -> Any:
         """Call the factory: a family's with the rest of its name first, then `args`, then the parameters by name."""
-        entry = self.find(kind, resolved.name)
+        entry = self.find(kind, resolved.name, task)
         factory = load_factory(entry)
         first = (resolved.name.removeprefix(entry.spec.name),) if entry.is_family else ()
         params = self._parameters(entry).native(resolved.params)
@@ -127,7 +141,7 @@ class Catalog:
                 warnings.warn(f"plugin {record.name} observes nothing: {describe_error(error)}", stacklevel=2)
         return made
 
-    def _of(self, kind: str) -> Mapping[str, Entry]:
+    def _of(self, kind: str) -> Mapping[str, tuple[Entry, ...]]:
         if kind not in self._entries:
             raise UsageError(f"there is no kind of component called '{kind}'.{did_you_mean(kind, self._entries)}")
         return self._entries[kind]
@@ -139,7 +153,7 @@ class Catalog:
 
     def _unknown(self, kind: Kind, name: str) -> str:
         _, colon, rest = name.partition(":")
-        families = [one for one in self._of(kind.name).values() if one.is_family]
+        families = [one for one in self.entries(kind.name) if one.is_family]
         known = [one for one in self._of(kind.name) if not one.endswith(":")]
         known += [one.spec.name + (rest if colon else "") for one in families]
         unused = ", ".join(record.name for record in self.plugins if record.error)
@@ -178,14 +192,21 @@ def _specs(loaded: LoadedPlugins, record: PluginRecord, hook: str, of: type[Any]
         yield from returned
 
 
-def _add(entries: dict[str, Entry], entry: Entry) -> None:
-    name = entry.spec.name
-    if name not in entries:
-        entries[name] = entry
+def _add(entries: dict[str, tuple[Entry, ...]], entry: Entry) -> None:
+    others = entries.get(entry.spec.name, ())
+    rival = next((one for one in others if _share_a_task(one, entry)), None)
+    if rival is None:
+        entries[entry.spec.name] = (*others, entry)
         return
-    first, second = entries[name].plugin.name, entry.plugin.name
+    first, second = rival.plugin.name, entry.plugin.name
     if first == second:
         raise PluginError(f"{entry.title} is provided twice by {first}: rename one")
     raise PluginError(
         f"{entry.title} is provided by both {first} and {second}: rename one, or switch one off ({DISABLE_VARIABLE})"
     )
+
+
+def _share_a_task(first: Entry, second: Entry) -> bool:
+    """Whether a task could mean either; components without tasks are for all of them."""
+    tasks = set(first.spec.tasks), set(second.spec.tasks)
+    return not all(tasks) or bool(tasks[0] & tasks[1])

@@ -14,18 +14,28 @@ def component_identity(entry: Entry, name: str, params: Mapping[str, Any]) -> st
     """Hash, in hex, of a component's kind, full name, version, plain parameters and package files.
 
     A parameter that names an existing file counts by the file's contents, so moving a file changes nothing and editing
-    it does. A folder counts by its name only: what reads a folder (a dataset) has a revision of its own.
+    it does. A folder counts by its name only: what reads a folder (a dataset) has a revision of its own. But the
+    name of a model that is a folder (`ModelSpec.names_folders`) counts by the files in it.
     Raises PluginError where one of the plugin's own files is missing.
     """
     return content_hash(
         {
             "kind": entry.kind.name,
-            "name": name,
+            "name": _named(entry, name),
             "version": entry.version,
             "params": {key: _contents(value) for key, value in params.items()},
             "files": [_package_file_sha256(file, entry) for file in getattr(entry.spec, "files", ())],
         }
     )
+
+
+def _named(entry: Entry, name: str) -> Any:
+    """A component's name; of a folder the files in it, since where it lies does not matter."""
+    folder = os.path.expanduser(name.removeprefix(entry.spec.name))  # noqa: PTH111
+    if not getattr(entry.spec, "names_folders", False) or not os.path.isdir(folder):  # noqa: PTH112
+        return name
+    with os.scandir(folder) as inside:
+        return [entry.spec.name, {file.name: file_sha256(file.path) for file in inside if file.is_file()}]
 
 
 def _contents(value: Any) -> Any:

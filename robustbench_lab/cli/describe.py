@@ -21,11 +21,14 @@ def describe(
 
     catalog = open_catalog(plugin or [])
     key = kind.value.replace("-", "_")
-    entry = catalog.find(key, name)
     out = console()
-    out.print(f"{entry.spec.name}  ({entry.plugin.name} {entry.spec.version or entry.plugin.version})")
-    for parameter in catalog.parameters(key, name):
-        default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
-        out.print(f"  {parameter.name}: {default}")
-    documentation = inspect.getdoc(catalog.load_factory(key, name)) or entry.spec.summary
-    out.print(f"\n{documentation}")
+    entries = catalog.named(key, name)
+    for entry in entries:
+        tasks = f", for {' and '.join(entry.spec.tasks)}" if len(entries) > 1 else ""
+        out.print(f"{entry.spec.name}  ({entry.plugin.name} {entry.spec.version or entry.plugin.version}{tasks})")
+        task = entry.spec.tasks[0] if entry.spec.tasks else None
+        for parameter in catalog.parameters(key, name, task):
+            default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
+            out.print(f"  {parameter.name}: {default}")
+        documentation = inspect.getdoc(catalog.load_factory(key, name, task)) or entry.spec.summary
+        out.print(f"\n{documentation}")

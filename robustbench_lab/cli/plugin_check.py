@@ -42,7 +42,7 @@ def _checked(catalog: Catalog, entry: Entry) -> Checked:
     if entry.problem:
         return Checked(entry.title, "not checked", (entry.problem,))
     try:
-        catalog.resolve(entry.kind.name, Component(entry.spec.name))
+        catalog.resolve(entry.kind.name, Component(entry.spec.name), task=_task(entry))
     except RblError as error:
         return Checked(entry.title, "not checked", (f"cannot be made without parameters: {error}",))
     try:
@@ -55,15 +55,19 @@ def _checked(catalog: Catalog, entry: Entry) -> Checked:
 def _remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
     from robustbench_lab.testing import component_contracts as contracts
 
-    kind = entry.kind.name
-    made = catalog.resolve(kind, Component(entry.spec.name))
+    kind, task = entry.kind.name, _task(entry)
+    made = catalog.resolve(kind, Component(entry.spec.name), task=task)
     if kind == "attacks":
         yield from _attack_remarks(catalog, entry)
     elif kind == "datasets":
-        yield from contracts.check_dataset(catalog.build(kind, made))
+        yield from contracts.check_dataset(catalog.build(kind, made, task=task))
     elif kind == "defenses":
-        defended = catalog.build(kind, made, contracts.plain_model())
-        yield from contracts.check_defense(defended, entry.spec.gradient, randomized=entry.spec.randomized)
+        if "detection" in entry.spec.tasks:
+            defended = catalog.build(kind, made, contracts.plain_detector(), task="detection")
+            yield from contracts.check_detector_defense(defended, entry.spec.gradient)
+        if entry.spec.tasks != ("detection",):
+            defended = catalog.build(kind, made, contracts.plain_model(), task=task)
+            yield from contracts.check_defense(defended, entry.spec.gradient, randomized=entry.spec.randomized)
     else:
         yield from _model_remarks(catalog, entry)
 
@@ -71,14 +75,16 @@ def _remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
 def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
     from robustbench_lab.testing.attack_contract import check_attack
 
-    made = catalog.resolve("attacks", Component(entry.spec.name, dict(entry.spec.quick)))
+    task = _task(entry)
+    made = catalog.resolve("attacks", Component(entry.spec.name, dict(entry.spec.quick)), task=task)
     for name in entry.spec.threat_models:
 
         def threat_model_of(eps: float, name: str = name) -> Any:
-            return catalog.build("threat_models", catalog.resolve("threat_models", Component(name, {"eps": eps})))
+            params = {**catalog.find("threat_models", name).spec.example, "eps": eps}
+            return catalog.build("threat_models", catalog.resolve("threat_models", Component(name, params)))
 
         def run(problem: Any) -> None:
-            catalog.build("attacks", made, problem)
+            catalog.build("attacks", made, problem, task=task)
 
         for remark in check_attack(
             run,
@@ -98,13 +104,20 @@ def _model_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
     from robustbench_lab.records import Severity
     from robustbench_lab.workbench import ready
 
-    model = ready(catalog.build("models", catalog.resolve("models", Component(entry.spec.name))), torch.device("cpu"))
+    name = _task(entry)
+    made = catalog.resolve("models", Component(entry.spec.name), task=name)
+    model = ready(catalog.build("models", made, task=name), torch.device("cpu"))
     if entry.spec.reference_dataset is None:
         return
-    reference = catalog.resolve("datasets", Component(entry.spec.reference_dataset))
-    dataset = catalog.build("datasets", reference)
+    reference = catalog.resolve("datasets", Component(entry.spec.reference_dataset), task=name)
+    dataset = catalog.build("datasets", reference, task=name)
     samples = dataset.load(range(min(64, len(dataset.sample_ids))))
     task = catalog.load_factory("tasks", entry.spec.tasks[0])()
     for finding in check_model(model, samples, dataset, task, 64, randomized=False):
         if finding.severity is not Severity.INFO:
             yield finding.message
+
+
+def _task(entry: Entry) -> str | None:
+    """The first of its tasks; None where it is for any."""
+    return entry.spec.tasks[0] if entry.spec.tasks else None

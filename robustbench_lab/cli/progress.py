@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from robustbench_lab.records import Cell, CellRecord
-from robustbench_lab.report.formatting import eps_text, printable, shorten
+from robustbench_lab.report.formatting import eps_text, printable, shorten, value_text
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_tracker import RunTracker
 
@@ -31,7 +31,9 @@ def result_text(record: CellRecord) -> str:
     """What a finished cell gave, in a few words."""
     if record.reason:
         return f"{record.status.value}: {printable(record.reason)}"
-    values = ", ".join(f"{name.replace('_', ' ')} {one.value:.1%}" for name, one in record.metrics.items())
+    # The first two of a task are its main metric and what it is without attack.
+    first = list(record.metrics.items())[:2]
+    values = ", ".join(f"{name.replace('_', ' ')} {value_text(one, fraction=True)}" for name, one in first)
     return f"{values} ({record.wall_seconds:.1f} s)"
 
 

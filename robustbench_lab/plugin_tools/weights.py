@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -57,6 +57,8 @@ def apply_weights(model: nn.Module, path: str, source: str, by: MatchBy = "name"
         raise UsageError(f"weights '{path}': a .safetensors file keeps no order; weights_by='order' cannot use it")
     target, tensors = model.state_dict(), checkpoint.tensors
     problem = _name_problem(target, tensors) if by == "name" else _order_problem(target, tensors)
+    if problem and by == "name" and _knows_older_names(model, tensors):
+        return
     if problem:
         if by == "name" and ordered and not _order_problem(target, tensors):
             problem += "; the shapes agree in order, so weights_by='order' may be right"
@@ -152,7 +154,11 @@ def _unwrapped(stored: Any, file: Path) -> _Checkpoint:
 
 
 def _compared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(BATCH_COUNTER)}
+    return {name: tensors[name] for name in _without_counters(tensors)}
+
+
+def _without_counters(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.endswith(BATCH_COUNTER)]
 
 
 def _name_problem(target: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
@@ -169,6 +175,15 @@ def _name_problem(target: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -
         "of another shape": differing,
     }
     return "; ".join(f"{len(names)} {what}: {listed(names)}" for what, names in findings.items() if names) or None
+
+
+def _knows_older_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the model has taken all of them, by its own rules for files of its older versions."""
+    try:
+        left = model.load_state_dict(dict(tensors), strict=False)
+    except RuntimeError:  # another shape
+        return False
+    return not _without_counters(left.missing_keys) and not _without_counters(left.unexpected_keys)
 
 
 def _order_problem(target: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:

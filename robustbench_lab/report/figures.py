@@ -111,9 +111,12 @@ def _curve(name: str, rows: Mapping[float, LeaderboardRow], metric: NamedMetric)
     breaking = breaking_budgets(measured.items())
     first = next(iter(measured.values()))
     evaluated = (0.0, *measured)
-    if not any(row.minimum_norm for row in rows.values()):
+    # Only where the metric is about robust samples do distances tell of other budgets.
+    if first.columns or not any(row.minimum_norm for row in rows.values()):
         known = (row.metrics[metric.name] for row in rows.values())
-        return Curve(name, evaluated, (metric.function(at_budget(first, breaking, 0.0)), *known), evaluated)
+        clean = next(iter(rows.values())).metrics.get(metric.clean or "")
+        start = metric.function(at_budget(first, breaking, 0.0)) if clean is None else clean
+        return Curve(name, evaluated, (start, *known), evaluated)
     broken = breaking[np.isfinite(breaking) & (breaking > 0)]
     end = max([*measured, float(np.quantile(broken, SHOWN_SHARE)) if len(broken) else 0.0])
     budgets = sorted({*np.linspace(0, end, FINE_POINTS).tolist(), *evaluated})

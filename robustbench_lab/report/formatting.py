@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
@@ -32,19 +34,21 @@ def shorten(text: str, width: int) -> str:
 
 
 def metric_title(name: str) -> str:
-    """`robust_accuracy` to `Robust accuracy`."""
-    return name.replace("_", " ").capitalize()
+    """`robust_accuracy` to `Robust accuracy`, `robust_map50` to `Robust mAP50`."""
+    return re.sub(r"\bmap(\d*)\b", r"mAP\1", name.replace("_", " ").capitalize())
 
 
 def value_text(estimate: Estimate | None, *, fraction: bool) -> str:
     """`89.1%`, or four digits of what is no share."""
-    if estimate is None:
+    if estimate is None or math.isnan(estimate.value):
         return ABSENT
     return f"{100 * estimate.value:.1f}%" if fraction else f"{estimate.value:.4g}"
 
 
 def interval_text(estimate: Estimate, *, fraction: bool) -> str:
-    """`[86.0, 91.7]`, in the unit of the value."""
+    """`[86.0, 91.7]`, in the unit of the value; nothing where there is none."""
+    if math.isnan(estimate.value):
+        return ""
     if fraction:
         return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
     return f"[{estimate.low:.4g}, {estimate.high:.4g}]"
@@ -54,7 +58,7 @@ def estimate_text(estimate: Estimate | None, *, fraction: bool) -> str:
     """`89.1% [86.0, 91.7]`."""
     if estimate is None:
         return ABSENT
-    return f"{value_text(estimate, fraction=fraction)} {interval_text(estimate, fraction=fraction)}"
+    return f"{value_text(estimate, fraction=fraction)} {interval_text(estimate, fraction=fraction)}".rstrip()
 
 
 def eps_text(eps: float) -> str:

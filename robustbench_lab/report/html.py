@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,20 +15,28 @@ from robustbench_lab.leaderboard_rows import FLAG_MEANINGS
 from robustbench_lab.records import CellRecord, Status
 from robustbench_lab.report import figures
 from robustbench_lab.report import formatting as write
+from robustbench_lab.report.cell_pictures import CellPictures
+from robustbench_lab.report.report_pictures import ReportPictures
 from robustbench_lab.report.reproduce import reproduce_command
 
+NO_PICTURES = ReportPictures()
 NOT_OF_THE_RUN = ("run_id", "environment", "stored_at", "spec")
 """Keys of a cell's provenance that are shown elsewhere, differ from cell to cell, or repeat the command."""
 
 
-def write_report(leaderboard: Leaderboard, provenance: Mapping[str, Mapping[str, Any]], out_dir: Path) -> Path:
+def write_report(
+    leaderboard: Leaderboard,
+    provenance: Mapping[str, Mapping[str, Any]],
+    out_dir: Path,
+    pictures: ReportPictures = NO_PICTURES,
+) -> Path:
     """Write `index.html` to a folder, made where there is none, and return its path.
 
     provenance: for each cell id the run that stored it, as `ResultStore.run_of` gives it. Raises UsageError where the
     folder cannot be written to.
     """
     page = Path(out_dir) / "index.html"
-    text = render(leaderboard, provenance)
+    text = render(leaderboard, provenance, pictures)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(text, encoding="utf-8", errors="replace")
@@ -36,7 +45,9 @@ def write_report(leaderboard: Leaderboard, provenance: Mapping[str, Mapping[str,
     return page
 
 
-def render(leaderboard: Leaderboard, provenance: Mapping[str, Mapping[str, Any]]) -> str:
+def render(
+    leaderboard: Leaderboard, provenance: Mapping[str, Mapping[str, Any]], pictures: ReportPictures = NO_PICTURES
+) -> str:
     """The page as text. Everything that is not ours is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -56,6 +67,8 @@ def render(leaderboard: Leaderboard, provenance: Mapping[str, Mapping[str, Any]]
             _section(table, f"table-{number}", records) for number, table in enumerate(leaderboard.tables, start=1)
         ],
         curves=list(_curves(leaderboard.tables)),
+        pictured=[_pictured(cell) for cell in pictures.cells],
+        not_pictured=pictures.left_out,
         glossary=_glossary(leaderboard.tables),
         runs=runs,
         environments=_environments(runs),
@@ -156,6 +169,20 @@ def _curves(tables: Sequence[LeaderboardTable]) -> Iterator[dict[str, Any]]:
                 caption += f" · the first {figures.MOST_CURVES} of {len(curves)} rows"
             figure = figures.security_curve(curves, family[0], f"curve-{number}")
             yield {"figure": Markup(figure), "caption": caption}  # noqa: S704 (escaped by the XML writer)
+
+
+def _pictured(shown: CellPictures) -> dict[str, Any]:
+    cell = shown.record.cell
+    parts = [getattr(cell, name).label for name in ("model", "defense", "attack", "objective", "threat_model")]
+    return {
+        "heading": " · ".join(write.printable(part) for part in parts),
+        "cell_id": cell.cell_id,
+        "legend": shown.legend,
+        "remark": shown.remark,
+        "pictures": [
+            {"caption": one.caption, "data": base64.b64encode(one.png).decode("ascii")} for one in shown.pictures
+        ],
+    }
 
 
 def _glossary(tables: Sequence[LeaderboardTable]) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -106,6 +107,11 @@ def _fitting(table: LeaderboardTable, console: Console, options: ConsoleOptions)
     return _view(table, detail, lines)
 
 
+def _shown(table: LeaderboardTable) -> list[NamedMetric]:
+    """Brief metrics, and the one sorted by."""
+    return [metric for metric in table.metrics if metric.brief or metric == table.main_metric]
+
+
 class _Line(NamedTuple):
     cells: tuple[Text, ...]
     rank: int | None
@@ -118,7 +124,7 @@ def _view(table: LeaderboardTable, detail: _Detail, lines: Iterable[_Line]) -> T
     view = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     view.add_column("#", justify="right", no_wrap=True)
     view.add_column("Model", overflow="fold")
-    for metric in table.metrics:
+    for metric in _shown(table):
         view.add_column(write.metric_title(metric.name).replace(" ", "\n"), justify="right", no_wrap=True)
         if detail.bar and metric == table.main_metric and metric.fraction:
             view.add_column(no_wrap=True)
@@ -138,7 +144,7 @@ def _cells(row: LeaderboardRow, table: LeaderboardTable, detail: _Detail, note: 
     yield Text(f"{row.rank_label:<2}", style="bold" if row.rank == 1 else "")
     mark = "" if note is None else f" [{note}]"
     yield Text.assemble((write.shorten(write.printable(row.name), MODEL_WIDTH), "cyan"), (mark, "yellow"))
-    for metric in table.metrics:
+    for metric in _shown(table):
         estimate = row.metrics.get(metric.name)
         main = metric == table.main_metric
         yield _estimate(estimate, metric, main=main, interval=main or detail.intervals)
@@ -174,7 +180,7 @@ def _bar(estimate: Estimate | None) -> Text:
     """Solid up to the interval's lower end, light up to its upper end."""
     from rich.text import Text
 
-    if estimate is None:
+    if estimate is None or math.isnan(estimate.value):
         return Text()
     low, high = (round(BAR_WIDTH * end) for end in (estimate.low, estimate.high))
     return Text.assemble(("━" * low, "cyan"), ("┄" * (high - low), "cyan"), " " * (BAR_WIDTH - high))

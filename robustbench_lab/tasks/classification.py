@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustbench_lab.contracts import Estimate
+from robustbench_lab.contracts import Estimate, Measured
 from robustbench_lab.records import Finding, Outcomes, Severity
 from robustbench_lab.statistics import clopper_pearson
 
@@ -25,6 +25,16 @@ class Classification:
 
     name: str = "classification"
     default_objective: str = "untargeted"
+    attacks_all: bool = False
+
+    def kept(self, prediction: Any) -> Any:
+        """The logits."""
+        return prediction
+
+    def numbers(self, kept: Any) -> Tensor:
+        """The logits."""
+        numbers: Tensor = kept
+        return numbers
 
     def intact(self, prediction: Tensor, targets: Tensor) -> Tensor:
         """Whether the predicted class is the true one."""
@@ -32,14 +42,25 @@ class Classification:
 
         return ~Untargeted().succeeded(prediction, targets)
 
-    def examine(self, prediction: Any, targets: Tensor, classes: int | None) -> list[Finding]:
+    def measure(self, prediction: Any, targets: Any) -> Mapping[str, Tensor]:  # noqa: ARG002 (the protocol's)
+        """Nothing: right or wrong is all."""
+        return {}
+
+    def columns(self, clean: Measured, attacked: Measured) -> Measured:  # noqa: ARG002 (the protocol's)
+        """None."""
+        return {}
+
+    def replicates(self, outcomes: Outcomes) -> None:
+        """None: rows are compared by the samples that stay robust."""
+
+    def examine(self, kept: Any, targets: Tensor, classes: int | None) -> list[Finding]:
         """Form, number of classes, probabilities in place of logits, accuracy at chance."""
         from robustbench_lab.objectives import is_logits
 
-        if not is_logits(prediction):
-            got = f"a tensor of shape {list(prediction.shape)}" if hasattr(prediction, "shape") else type(prediction)
+        if not is_logits(kept):
+            got = f"a tensor of shape {list(kept.shape)}" if hasattr(kept, "shape") else type(kept)
             return [_fatal("not-logits", f"a classifier must return float logits [N, K]; this model returns {got}")]
-        count = prediction.shape[1]
+        count = kept.shape[1]
         if count < 2:
             return [
                 _fatal("one-class", "the model has a single output: return one logit for each of 2 or more classes")
@@ -47,13 +68,13 @@ class Classification:
         largest = int(targets.max())
         if largest >= count:
             return [_fatal("class-count", f"a label is {largest}, but the model has {count} classes only")]
-        if not bool(prediction.isfinite().all()):
+        if not bool(kept.isfinite().all()):
             return [_fatal("nan-logits", "the model returns NaN or infinite logits on clean data")]
         findings = []
         if classes is not None and count != classes:
             text = f"the model has {count} classes, the dataset {classes}: check that labels mean the same"
             findings.append(Finding("class-count", Severity.SUSPECT, text))
-        return findings + _probabilities(prediction) + self._at_chance(prediction, targets)
+        return findings + _probabilities(kept) + self._at_chance(kept, targets)
 
     def worst_case(self, outcomes: Sequence[Outcomes]) -> Outcomes:
         """A sample is robust if no attack broke it; its distance is the smallest that did."""

@@ -7,6 +7,9 @@ from torch import nn
 
 from robustbench_lab.contracts import Dataset, GradientKind
 from robustbench_lab.preflight import check_samples
+from robustbench_lab.tasks.boxes import iou
+from robustbench_lab.tasks.detector_output import DetectorOutput
+from robustbench_lab.testing.bright_squares import BrightSquares, bright_squares
 from robustbench_lab.testing.known_models import SHAPE, HalfSpace
 
 FEW = 8
@@ -44,6 +47,31 @@ def check_defense(defended: nn.Module, gradient: GradientKind, *, randomized: bo
         if not bool(passed):
             wrong.append(f"it declares its gradient as '{gradient}', but none reaches the input")
     return wrong
+
+
+def check_detector_defense(defended: nn.Module, gradient: GradientKind) -> list[str]:
+    """What is wrong with a defense put in front of `BrightSquares`, a line each."""
+    images, boxes = bright_squares(FEW)
+    leaf = images.requires_grad_()
+    output = defended.eval()(leaf)
+    if not isinstance(output, DetectorOutput):
+        return [f"behind it a model with a DetectorOutput returns {type(output).__name__}"]
+    wrong = []
+    # It may cost some detections, but whatever moves or resizes an image must move the boxes back.
+    found = iou(output.detections["boxes"], boxes).amax((1, 2))
+    if float(found.median()) < 0.5:
+        wrong.append(f"boxes behind it do not fit the objects of the image before it: median IoU {found.median():.2f}")
+    losses = output.loss_of(boxes, torch.zeros(FEW, 1, dtype=torch.int64))
+    if gradient is not GradientKind.NONE:
+        passed = losses.requires_grad and torch.autograd.grad(losses.sum(), leaf)[0].any()
+        if not bool(passed):
+            wrong.append(f"it declares its gradient as '{gradient}', but none of the training loss reaches the input")
+    return wrong
+
+
+def plain_detector() -> nn.Module:
+    """The model a defense for detectors is checked in front of."""
+    return BrightSquares().eval()
 
 
 def plain_model() -> nn.Module:

@@ -29,7 +29,10 @@ from robustbench_lab.records import (
 )
 from robustbench_lab.tasks.classification import Classification, clean_accuracy, robust_accuracy
 
-CLASSIFIER_METRICS = (NamedMetric("clean_accuracy", clean_accuracy), NamedMetric("robust_accuracy", robust_accuracy))
+CLASSIFIER_METRICS = (
+    NamedMetric("clean_accuracy", clean_accuracy),
+    NamedMetric("robust_accuracy", robust_accuracy, main=True, clean="clean_accuracy"),
+)
 ATTACK_TRAITS: Mapping[str, AttackTraits] = {
     "fgsm": AttackTraits(baseline=False, access=Access.GRADIENTS),
     "pgd": AttackTraits(baseline=False, access=Access.GRADIENTS),

@@ -77,9 +77,10 @@ def half_space_setting(
     """A problem on a `HalfSpace` in the bounds 0..1, the first of its samples wrong from the start.
 
     Inputs are well inside the bounds; in `l0`, whose distances account for the bounds, all over them, so that some
-    samples need more than one change.
+    samples need more than one change. For threat models bound to objects each image is one object.
     """
     model = HalfSpace(seed).eval()
+    whole_image = torch.tensor([0.0, 0.0, *SHAPE[:0:-1]])
     generator = torch.Generator().manual_seed(seed + 1)
     spread = 0.25 if threat_model.norm == "l0" else 0.05
     clean = 0.5 + spread * torch.randn(samples, *SHAPE, generator=generator).clamp(-2, 2)
@@ -96,4 +97,5 @@ def half_space_setting(
         rng=SampleRng.for_samples(0, stream, [str(index) for index in range(samples)], clean.device),
         batch_size=batch_size,
         minimum_norm=minimum_norm,
+        targets={"boxes": whole_image.repeat(samples, 1, 1), "labels": torch.zeros(samples, 1, dtype=torch.int64)},
     )

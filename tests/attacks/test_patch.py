@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from rbl_attacks.fixed_budget.fgsm import fgsm
 from rbl_attacks.fixed_budget.patch_pgd import patch_pgd
 from rbl_attacks.score_based.noise import noise
-from rbl_attacks.universal.adversarial_patch import Places, adversarial_patch
+from rbl_attacks.universal.adversarial_patch import adversarial_patch
+from rbl_attacks.universal.patch_places import Placing, windows_of
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.component_syntax import parse_component
@@ -164,7 +165,7 @@ def test_passes_are_as_estimated() -> None:
 
 
 def test_another_threat_model_is_skipped_with_a_reason() -> None:
-    with pytest.raises(SkipCell, match="threat model 'patch'"):
+    with pytest.raises(SkipCell, match="patch, placed-patch or object-patch"):
         adversarial_patch(AttackProblem(setting_on(Brightness(0.5), Linf(0.1), images((1, 9, 9)))))
 
 
@@ -183,20 +184,19 @@ def test_a_model_without_a_useful_answer_is_survived(attack: Attack, value: floa
 # ---------------------------------------------------------------- how a patch is put on an image
 
 
-def places(count: int, *, degrees: float = 0.0, size: float = 1.0, light: float = 1.0) -> Places:
-    generator = torch.Generator().manual_seed(0)
-    return Places(
-        torch.rand(count, 2, generator=generator), *(torch.full((count,), one) for one in (degrees, size, light))
+def pasted(patch: Tensor, clean: Tensor, *, degrees: float = 0.0, size: float = 1.0, light: float = 1.0) -> Tensor:
+    eps = patch.shape[1] ** 2 / clean[0, 0].numel()
+    problem = AttackProblem(setting_on(Brightness(9), Patch(eps), clean))
+    every = torch.ones(len(clean))
+    where = Placing(
+        windows_of(problem, "test"), degrees * every[:, None], size * every[:, None], light * every, every, 0.0
     )
-
-
-def pasted(patch: Tensor, where: Places, clean: Tensor) -> Tensor:
-    return where.paste(patch, AttackProblem(setting_on(Brightness(9), Patch(0.25), clean)))
+    return where.paste(patch, problem)
 
 
 def test_upright_and_at_full_size_the_pixels_are_those_of_the_patch() -> None:
     clean, patch = images((2, 9, 11)), torch.rand(2, 4, 4)
-    x = pasted(patch, places(SAMPLES), clean)
+    x = pasted(patch, clean)
     for one, before in zip(x, clean, strict=True):
         where = (one != before).any(0)
         top, left = int(where.any(1).float().argmax()), int(where.any(0).float().argmax())
@@ -207,7 +207,7 @@ def test_upright_and_at_full_size_the_pixels_are_those_of_the_patch() -> None:
 @pytest.mark.parametrize(("degrees", "size"), [(33.0, 1.0), (180.0, 0.5), (-90.0, 0.8), (45.0, 0.7)])
 def test_turned_and_shrunk_it_stays_in_its_window(degrees: float, size: float) -> None:
     clean = images((2, 9, 11))
-    x = pasted(torch.rand(2, 4, 4), places(SAMPLES, degrees=degrees, size=size), clean)
+    x = pasted(torch.rand(2, 4, 4), clean, degrees=degrees, size=size)
     where = (x != clean).any(1)
     assert (where.any(2).sum(1) <= 4).all()
     assert (where.any(1).sum(1) <= 4).all()
@@ -216,7 +216,7 @@ def test_turned_and_shrunk_it_stays_in_its_window(degrees: float, size: float) -
 
 def test_a_quarter_turn_turns_the_patch() -> None:
     clean, patch = torch.zeros(1, 1, 8, 8), torch.rand(1, 4, 4) * 0.9 + 0.1
-    upright, turned = (pasted(patch, places(1, degrees=degrees), clean) for degrees in (0.0, 90.0))
+    upright, turned = (pasted(patch, clean, degrees=degrees) for degrees in (0.0, 90.0))
     block = upright[0, 0][upright[0, 0] > 0].reshape(4, 4)
     assert torch.allclose(turned[0, 0][turned[0, 0] > 0].reshape(4, 4), block.rot90(1), atol=1e-5)
 
@@ -224,7 +224,7 @@ def test_a_quarter_turn_turns_the_patch() -> None:
 def test_brightness_scales_the_values_and_the_gradient_reaches_the_patch() -> None:
     clean = torch.zeros(3, 1, 8, 8)
     patch = torch.full((1, 4, 4), 0.5, requires_grad=True)
-    x = pasted(patch, places(3, light=1.1), clean)
+    x = pasted(patch, clean, light=1.1)
     assert float(x.detach().amax()) == pytest.approx(0.55, abs=1e-5)
     (gradient,) = torch.autograd.grad(x.sum(), patch)
     assert torch.allclose(gradient, torch.full_like(gradient, 3.3), atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from robustbench_lab import cutting, hookimpl
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import AttackSpec, Bounds, ThreatModel
+from robustbench_lab.errors import SkipCell
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.pipeline import open_catalog, run_experiment
@@ -110,23 +112,39 @@ def test_a_second_run_and_another_batch_size_give_the_same() -> None:
     assert torch.equal(first.claimed, one_by_one.claimed)
 
 
-def test_it_is_trained_on_the_first_share_of_the_samples_only() -> None:
+@pytest.mark.parametrize("folds", [1, 2, 3])
+def test_with_folds_no_sample_meets_a_perturbation_that_it_has_trained(folds: int) -> None:
     class Watched(Linear):
         def __init__(self) -> None:
             super().__init__()
             self.trained_on: set[int] = set()
+            self.overlaps: list[bool] = []
 
         def forward(self, x: Tensor) -> Tensor:
+            seen = set(((x.detach() - clean[:, None]).abs().sum(2) < 0.45).nonzero()[:, 0].tolist())
             if x.requires_grad:
-                self.trained_on |= set(((x - clean[:, None]).abs().sum(2) < 0.45).nonzero()[:, 0].tolist())
+                self.trained_on |= seen
+            else:  # tested; the next fold begins
+                self.overlaps.append(bool(self.trained_on & seen))
+                self.trained_on = set()
             return super().forward(x)
 
     clean = one_sided(Linear(), scale=3.0)
     model = Watched()
-    problem = AttackProblem(setting_on(model, Linf(0.02), clean))
-    universal(problem, steps=30, batch=7, train_share=0.25)
-    assert model.trained_on == set(range(15))
+    setting = replace(setting_on(model, Linf(0.02), clean), batch_size=SAMPLES)
+    model.overlaps.clear()
+    problem = AttackProblem(setting)
+    universal(problem, steps=30, batch=7, folds=folds)
+    assert model.overlaps == [folds == 1] * folds
     assert not problem.unmoved.any()
+    assert [finding.code for finding in problem.notes] == [
+        "trained-on-its-samples" if folds == 1 else "trained-on-other-samples"
+    ]
+
+
+def test_more_folds_than_samples_are_skipped_with_a_reason() -> None:
+    with pytest.raises(SkipCell, match="61 folds need as many samples"):
+        universal(AttackProblem(setting_on(Linear(), Linf(0.02), one_sided(Linear()))), folds=SAMPLES + 1)
 
 
 def test_passes_are_as_estimated_and_no_sample_counts_as_broken_on_the_way() -> None:
@@ -172,9 +190,8 @@ def test_on_digits_it_breaks_many_times_what_random_noise_does(digits: ProblemSe
     assert int(searched.claimed.sum()) > 5 * int(random.claimed.sum())
 
 
-def test_trained_on_half_of_the_digits_it_breaks_the_other_half_too(digits: ProblemSetting) -> None:
-    problem = attacked(digits, steps=150, train_share=0.5)
-    assert int(problem.claimed[100:].sum()) > 20
+def test_it_breaks_many_digits_that_it_has_not_seen(digits: ProblemSetting) -> None:
+    assert int(attacked(digits, steps=150, folds=2).claimed.sum()) > 40
 
 
 class Toys:

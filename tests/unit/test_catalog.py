@@ -123,10 +123,10 @@ def test_entries_are_sorted_by_name_and_know_their_plugin() -> None:
 def test_the_core_registers_its_own_components() -> None:
     catalog = catalog_of(builtin_plugin)
     names = {kind: [entry.spec.name for entry in catalog.entries(kind)] for kind in KINDS}
-    assert names["tasks"] == ["classification"]
-    assert names["objectives"] == ["targeted", "untargeted"]
-    assert names["threat_models"] == ["corruption", "l0", "l1", "l2", "linf", "patch", "spatial"]
-    assert names["metrics"] == ["clean_accuracy", "robust_accuracy"]
+    assert names["tasks"] == ["classification", "detection"]
+    assert {"targeted", "untargeted", "vanish", "fabricate", "mislabel"} <= set(names["objectives"])
+    assert {"corruption", "l0", "l1", "l2", "linf", "patch", "spatial"} <= set(names["threat_models"])
+    assert {"clean_accuracy", "robust_accuracy", "clean_map", "robust_map"} <= set(names["metrics"])
     assert names["reports"] == ["csv", "json", "jsonl", "latex", "markdown", "table"]
     assert names["executors"] == ["inline", "local"]
     assert names["defenses"] == ["none"]
@@ -190,6 +190,40 @@ def test_a_name_taken_twice_is_refused_and_both_sides_are_named() -> None:
         catalog_of(hooks(rbl_attacks=[AttackSpec(name="pgd", factory=attack)] * 2))
 
 
+def test_one_name_may_stand_for_a_component_of_each_task() -> None:
+    def of_classifiers() -> str:
+        return "classes"
+
+    def of_detectors(*, labels: str = "truth") -> str:
+        return labels
+
+    one = ObjectiveSpec(name="aim", factory=of_classifiers, tasks=("classification",))
+    other = ObjectiveSpec(name="aim", factory=of_detectors, tasks=("detection",))
+    catalog = catalog_of(hooks(rbl_objectives=[one]), hooks(rbl_objectives=[other]))
+    assert [entry.spec for entry in catalog.named("objectives", "aim")] == [one, other]
+    assert catalog.find("objectives", "aim", "detection").spec is other
+    assert catalog.find("objectives", "aim").spec is one
+    chosen = catalog.resolve("objectives", parse_component("aim(labels='self')"), task="detection")
+    assert catalog.build("objectives", chosen, task="detection") == "self"
+    assert catalog.build("objectives", catalog.resolve("objectives", parse_component("aim"))) == "classes"
+    with pytest.raises(UsageError, match="has no parameter 'labels'"):
+        catalog.resolve("objectives", parse_component("aim(labels='self')"), task="classification")
+
+
+@pytest.mark.parametrize("tasks", [("detection", "classification"), ()])
+def test_a_name_taken_twice_for_one_task_is_refused(tasks: tuple[str, ...]) -> None:
+    one = ObjectiveSpec(name="aim", factory=net, tasks=("detection",))
+    with pytest.raises(PluginError, match="objective 'aim' is provided by both"):
+        catalog_of(hooks(rbl_objectives=[one]), hooks(rbl_objectives=[replace(one, tasks=tasks)]))
+
+
+def test_a_family_may_have_an_entry_for_each_task() -> None:
+    one, other = (ModelSpec(name="lib:", factory=net, tasks=(task,)) for task in ("classification", "detection"))
+    catalog = catalog_of(hooks(rbl_models=[one]), hooks(rbl_models=[other]))
+    assert catalog.find("models", "lib:resnet", "detection").spec is other
+    assert [entry.spec for entry in catalog.named("models", "lib:resnet")] == [one, other]
+
+
 def test_one_name_in_two_kinds_is_no_collision() -> None:
     plugin = hooks(
         rbl_attacks=[AttackSpec(name="noise", factory=attack)], rbl_defenses=[DefenseSpec(name="noise", factory=net)]
@@ -250,6 +284,23 @@ def test_a_family_stands_for_every_name_that_begins_with_it() -> None:
 def test_members_of_a_family_differ_in_identity() -> None:
     catalog = catalog_of(hooks(rbl_models=[ModelSpec(name="timm:", factory=family)]))
     assert resolved(catalog, "models", "timm:a").identity != resolved(catalog, "models", "timm:b").identity
+
+
+def test_a_model_that_is_a_folder_is_known_by_the_files_in_it(tmp_path: Path) -> None:
+    spec = ModelSpec(name="hub:", factory=family, names_folders=True)
+    catalog = catalog_of(hooks(rbl_models=[spec, ModelSpec(name="timm:", factory=family)]))
+    for name in ("one", "two"):
+        (tmp_path / name / "deeper").mkdir(parents=True)
+        (tmp_path / name / "weights").write_text("1 2 3")
+
+    def identity(prefix: str, name: str) -> str:
+        return resolved(catalog, "models", f"{prefix}{tmp_path / name}").identity
+
+    before = identity("hub:", "one")
+    assert before == identity("hub:", "two") != identity("hub:", "absent")
+    assert identity("timm:", "one") != identity("timm:", "two")
+    (tmp_path / "one" / "weights").write_text("1 2 4")
+    assert identity("hub:", "one") != before
 
 
 def test_a_family_of_attacks_gets_the_name_and_then_the_problem() -> None:

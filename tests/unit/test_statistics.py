@@ -12,7 +12,15 @@ from scipy import stats
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.errors import UsageError
-from robustbench_lab.statistics import bootstrap_mean, clopper_pearson, holm, mcnemar_exact, rank_rows, tied_ranks
+from robustbench_lab.statistics import (
+    bootstrap_mean,
+    clopper_pearson,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    rank_rows,
+    tied_ranks,
+)
 
 quickly = settings(deadline=None)
 p_value_lists = st.lists(st.floats(0, 1), min_size=1, max_size=20)
@@ -229,6 +237,38 @@ def test_clearly_different_rows_have_ranks_of_their_own_and_hardly_different_one
 def test_one_row_is_first_and_no_rows_have_no_ranks():
     assert rank_rows([0.3], [np.array([True, False])]) == [1]
     assert rank_rows([], []) == []
+
+
+def test_the_paired_bootstrap_tells_shifted_rows_apart_and_no_equal_ones():
+    generator = np.random.default_rng(0)
+    common = generator.normal(0.5, 0.1, 999)
+    rows = [common, common + 0.001, common.copy(), common + generator.normal(0, 0.1, 999)]
+    p_values = paired_bootstrap(rows)
+    assert (p_values == p_values.T).all()
+    assert p_values[0, 1] == pytest.approx(2 / 1000)  # every resample agrees, however little the rows differ
+    assert p_values[0, 2] == 1
+    assert p_values[0, 3] > 0.3
+
+
+def test_the_paired_bootstrap_uses_the_resamples_that_both_rows_have():
+    values = np.arange(100.0)
+    gaps = values.copy()
+    gaps[::2] = np.nan
+    p_values = paired_bootstrap([values, gaps + 1, values[:10] - 1])
+    assert p_values[0, 1] == pytest.approx(2 / 51)
+    assert p_values[0, 2] == pytest.approx(2 / 11)
+
+
+@quickly
+@given(st.integers(0, 1000))
+def test_the_paired_bootstrap_of_means_agrees_with_the_z_test(seed):
+    """Its p-value is about that of the z-test for a mean."""
+    generator = np.random.default_rng(seed)
+    differences = generator.normal(0, 1, 60)
+    draws = generator.integers(0, 60, (400, 60))
+    p_value = paired_bootstrap([differences[draws].mean(axis=1), np.zeros(400)])[0, 1]
+    z = abs(differences.mean()) / (differences.std(ddof=1) / np.sqrt(60))
+    assert p_value == pytest.approx(2 * stats.norm.sf(z), abs=0.12)
 
 
 def test_a_row_without_a_score_is_refused():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rbl_attacks.norms import NORM_BALLS
+from rbl_attacks.norms import BOUND_PATCHES, GRADIENT_STEPS, NORM_BALLS
 from robustbench_lab.contracts import AttackSpec
 
 
@@ -25,7 +25,7 @@ SPECS = [
         factory="rbl_attacks.fixed_budget.fgsm:fgsm",
         summary="one step along the steepest direction (Goodfellow et al. 2015)",
         tasks=(),
-        threat_models=(*NORM_BALLS, "patch"),
+        threat_models=(*GRADIENT_STEPS, "patch"),
         version="1",
         estimate_passes=lambda _params: (2, 1),
     ),
@@ -34,7 +34,7 @@ SPECS = [
         factory="rbl_attacks.fixed_budget.pgd:pgd",
         summary="projected gradient ascent with restarts and momentum (Madry et al. 2018)",
         tasks=(),
-        threat_models=NORM_BALLS,
+        threat_models=GRADIENT_STEPS,
         version="1",
         estimate_passes=_pgd_passes,
     ),
@@ -52,7 +52,7 @@ SPECS = [
         factory="rbl_attacks.fixed_budget.patch_pgd:patch_pgd",
         summary="a patch for each input: projected gradient ascent at the best place and at random ones",
         tasks=(),
-        threat_models=("patch",),
+        threat_models=("patch", *BOUND_PATCHES),
         version="1",
         estimate_passes=_pgd_passes,
     ),

@@ -49,7 +49,8 @@ def corruptions(problem: AttackProblem, *, kinds: Kinds = ("all",)) -> None:  # 
         raise SkipCell(f"corruptions are for grey or colour images [N, 1 or 3, H, W]; these are {shape}")
     for kind in KINDS if "all" in kinds else kinds:
         for part in _parts(problem):
-            part.submit(_corrupted(part, kind))
+            # Projected, so that what is no part of the image, such as its padding, stays as it is.
+            part.submit(part.project(_corrupted(part, kind)))
         problem.drop_done()
         if problem.finished:
             return

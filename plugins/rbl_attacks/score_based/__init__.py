@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rbl_attacks.norms import NORM_BALLS
+from rbl_attacks.norms import GRADIENT_STEPS, NORM_BALLS
 from robustbench_lab.contracts import Access, AttackSpec
 
 
@@ -18,7 +18,7 @@ SPECS = [
         summary="random points of the threat model: the baseline every attack must beat",
         access=Access.DECISIONS,
         tasks=(),
-        threat_models=(*NORM_BALLS, "l0", "patch", "spatial"),
+        threat_models=(*GRADIENT_STEPS, "l0", "patch", "spatial"),
         baseline=True,
         version="1",
         estimate_passes=lambda params: (params["repeats"], 0),
@@ -39,7 +39,7 @@ SPECS = [
         summary="PGD along gradients estimated from Gaussian directions (Ilyas et al. 2018)",
         access=Access.SCORES,
         tasks=(),
-        threat_models=NORM_BALLS,
+        threat_models=GRADIENT_STEPS,
         quick={"queries": 200},
         version="1",
         estimate_passes=_queries,

@@ -1,24 +1,36 @@
 """One perturbation or patch for all inputs."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from rbl_attacks.norms import BOUND_PATCHES
 from robustbench_lab.contracts import AttackSpec
+
+
+def _passes(params: Mapping[str, Any]) -> tuple[int, int]:
+    steps = params["steps"] * params["folds"]
+    return steps + 1, steps
+
 
 SPECS: list[AttackSpec] = [
     AttackSpec(
         name="universal",
         factory="rbl_attacks.universal.universal:universal",
         summary="one perturbation for all inputs, by gradient ascent (Moosavi-Dezfooli 2017, Shafahi et al. 2020)",
+        tasks=(),
         threat_models=("linf", "l2"),
         joint=True,
-        version="1",
-        estimate_passes=lambda params: (params["steps"] + 1, params["steps"]),
+        version="2",
+        estimate_passes=_passes,
     ),
     AttackSpec(
         name="adversarial-patch",
         factory="rbl_attacks.universal.adversarial_patch:adversarial_patch",
-        summary="one patch for all images, at random places (Brown et al. 2017)",
-        threat_models=("patch",),
+        summary="one patch for all images, in one place or anywhere, or on all objects (Brown et al. 2017)",
+        tasks=("classification", "detection"),
+        threat_models=("patch", *BOUND_PATCHES),
         joint=True,
-        version="1",
-        estimate_passes=lambda params: (params["steps"] + 1, params["steps"]),
+        version="2",
+        estimate_passes=_passes,
     ),
 ]

@@ -8,6 +8,18 @@ from torch import Tensor
 from robustbench_lab.attack_problem import AttackProblem
 
 
+def shared_gradient(problem: AttackProblem, x: Tensor, loss: str | None, softness: float) -> Tensor:
+    """The gradient `[A, ...]`, with respect to `x`, of what each sample adds to the climb; 0 where it is not finite.
+
+    loss: one of the objective's. None: where samples are broken or not, a smooth count of the broken ones; where more
+    damage is always worse, as on detectors, the objective's usual loss.
+    """
+    if loss is None and problem.objective.stop_on_success:
+        return success_gradient(problem, x, softness)
+    _, gradient = problem.loss_and_gradient(x, loss, candidate=False)
+    return gradient.nan_to_num_(0, 0, 0)
+
+
 def success_gradient(problem: AttackProblem, x: Tensor, softness: float) -> Tensor:
     """The gradient `[A, ...]`, with respect to `x`, of a smooth count of the samples that are broken.
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rbl_attacks.universal.bounded_loss import success_gradient
-from rbl_attacks.universal.minibatches import minibatches
+from rbl_attacks.universal.bounded_loss import shared_gradient
+from rbl_attacks.universal.minibatches import folds_of, minibatches
 from robustbench_lab.attack_problem import AttackProblem
 
 Count = Annotated[int, Field(ge=1)]
@@ -24,30 +24,31 @@ def universal(
     step_size: Annotated[float, Field(gt=0)] = 0.1,
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9,
     softness: Annotated[float, Field(gt=0)] = 0.1,
-    train_share: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    folds: Count = 1,
+    loss: str | None = None,
 ) -> None:
     """The same perturbation on every sample, clipped to the data's bounds.
-
-    Trained on the samples that it is tested on, unless `train_share` says otherwise.
 
     steps: gradient steps, each on the mean over a minibatch.
     batch: samples of a minibatch.
     step_size: of the first step, as a share of eps; it falls to 0 linearly.
     momentum: share of the accumulated gradient that is kept at each step.
     softness: how far from being decided samples count, as a share of the usual margin; see bounded_loss.py.
-    train_share: share of the samples, the first ones, that it is trained on; 0.5: the other half shows how it
-        carries over to inputs it has not seen.
+    folds: 1: trained on the samples that it is tested on. More: one perturbation for each part of the samples, trained
+        on the other parts.
+    loss: one of the objective's losses; None: see bounded_loss.py.
     """
     problem.new_search(ascends=False)
-    delta = torch.zeros_like(problem.clean[0])
-    velocity = torch.zeros_like(delta)
-    for step, part in enumerate(minibatches(problem, steps, batch, train_share)):
-        x = (part.clean + delta).clamp_(problem.bounds.low, problem.bounds.high)
-        gradient = success_gradient(part, x, softness).mean(0)
-        velocity = momentum * velocity + _direction(gradient, problem.norm)
-        size = step_size * problem.eps * (1 - step / steps)
-        delta = _into_ball(delta + size * _direction(velocity, problem.norm), problem.norm, problem.eps)
-    problem.submit(problem.project(problem.clean + delta))
+    for training, tested in folds_of(problem, folds):
+        delta = torch.zeros_like(problem.clean[0])
+        velocity = torch.zeros_like(delta)
+        for step, part in enumerate(minibatches(training, steps, batch)):
+            x = part.project(part.clean + delta)
+            gradient = shared_gradient(part, x, loss, softness).mean(0)
+            velocity = momentum * velocity + _direction(gradient, problem.norm)
+            size = step_size * problem.eps * (1 - step / steps)
+            delta = _into_ball(delta + size * _direction(velocity, problem.norm), problem.norm, problem.eps)
+        tested.submit(tested.project(tested.clean + delta))
 
 
 def _direction(gradient: Tensor, norm: str | None) -> Tensor:

@@ -1,0 +1,54 @@
+"""A region of which an adversary can reach some values only: an image without its padding, some steps of a series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from robustbench_lab.contracts import Region
+    from robustbench_lab.sample_rng import SampleRng
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedRegion:
+    """The inputs of another region that differ from the clean ones where `attackable` says so, and nowhere else."""
+
+    region: Region
+    attackable: Tensor
+    """Bool, of a shape that broadcasts to the inputs' `[N, ...]`; the first size is N."""
+
+    @property
+    def clean(self) -> Tensor:
+        return self.region.clean
+
+    def project(self, x: Tensor) -> Tensor:
+        """What is out of reach becomes clean again, before the other region's projection and after it."""
+        return self._within_reach(self.region.project(self._within_reach(x)))
+
+    def random_start(self, rng: SampleRng, draw: str) -> Tensor:
+        """The other region's start, where it is within reach."""
+        return self._within_reach(self.region.random_start(rng, draw))
+
+    def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """The other region's direction for the gradient within reach; overwrites `gradient`."""
+        return self.region.steepest(gradient.mul_(self.attackable), x).mul_(self.attackable)
+
+    def distance(self, x: Tensor) -> Tensor:
+        """The other region's, `[N]`."""
+        return self.region.distance(x)
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Whether the other region contains it, and nothing out of reach has changed, bool `[N]`."""
+        untouched = (self.attackable | (x == self.clean)).flatten(1).all(1)
+        return untouched & self.region.contains(x)
+
+    def select(self, index: Tensor) -> MaskedRegion:
+        """The region around some of the samples."""
+        return MaskedRegion(self.region.select(index), self.attackable.index_select(0, index))
+
+    def _within_reach(self, x: Tensor) -> Tensor:
+        return torch.where(self.attackable, x, self.clean)

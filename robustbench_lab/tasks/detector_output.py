@@ -1,0 +1,160 @@
+"""What a detector returns for a batch: candidates with gradient, the detections they come to, and its training loss.
+
+An adapter is a `torch.nn.Module` whose `forward` takes images `[B, C, H, W]` in [0, 1] and returns a `DetectorOutput`.
+Resizing and normalisation belong inside it, and boxes are in the pixels of the images it was given.
+
+    class MyDetector(nn.Module):
+        def forward(self, images):
+            boxes, logits = self.net((images - MEAN) / STD)      # [B, A, 4] xyxy in pixels, [B, A, K]
+            return DetectorOutput.from_candidates(boxes, logits, training_loss=partial(my_loss, boxes, logits))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from robustbench_lab.errors import SkipCell
+from robustbench_lab.tasks.boxes import keep_best
+
+MOST_DETECTIONS = 300
+"""Kept of an image, the highest scores first. COCO's evaluation looks at 100 of each class."""
+
+Detections = dict[str, Tensor]
+"""`boxes` `[B, D, 4]` float32 xyxy in pixels, `scores` `[B, D]` float32 in (0, 1] in falling order, `labels` `[B, D]`
+int64 from 0. D is `MOST_DETECTIONS`; places without a detection have score 0, label -1 and an empty box."""
+
+Suppression = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""As `boxes.keep_best`."""
+TrainingLoss = Callable[[Tensor, Tensor], Tensor]
+"""Boxes `[B, M, 4]` and labels `[B, M]` (-1: no object) to the loss of each image, `[B]`, with its graph."""
+
+
+@dataclass(frozen=True)
+class DetectorOutput:
+    """One forward pass over B images."""
+
+    detect: Callable[[], Detections]
+    """The deployed pipeline's detections, after its score threshold and non-maximum suppression; needs no gradient."""
+    candidates: Tensor | None = None
+    """`[B, A, 4]`: boxes of all anchors, cells, proposals or queries, before any of them is suppressed."""
+    logits: Tensor | None = None
+    """`[B, A, K]`: for each of these and each class the log-odds that the class is there. Of a softmax with a
+    background class they are `log p - log(1 - p)` (`log_odds`)."""
+    training_loss: TrainingLoss | None = None
+    """The loss the detector is trained with, of each image by itself, in eval mode: no dropout, batch statistics
+    frozen, nothing drawn at random."""
+
+    @classmethod
+    def from_candidates(
+        cls,
+        candidates: Tensor,
+        logits: Tensor,
+        *,
+        training_loss: TrainingLoss | None = None,
+        least_score: float = 0.05,
+        most_overlap: float = 0.5,
+        suppress: Suppression = keep_best,
+    ) -> DetectorOutput:
+        """The output of a detector whose detections are its candidates after class-wise suppression.
+
+        least_score: below it a candidate is no detection. most_overlap: the IoU above which the lower score goes.
+        suppress: what does the same as `keep_best`, faster.
+        """
+        boxes, odds = candidates.detach(), logits.detach()
+        return cls(
+            lambda: suppressed(boxes, odds.sigmoid(), least_score, most_overlap, suppress),
+            candidates,
+            logits,
+            training_loss,
+        )
+
+    @cached_property
+    def detections(self) -> Detections:
+        """What the detector reports, padded."""
+        with torch.no_grad():
+            return self.detect()
+
+    def with_gradient(self) -> tuple[Tensor, Tensor]:
+        """Candidates and logits. Raises SkipCell where the detector is a black box."""
+        if self.candidates is None or self.logits is None:
+            raise SkipCell("the detector gives detections only, no candidates: no gradient can be had from it")
+        return self.candidates, self.logits
+
+    def loss_of(self, boxes: Tensor, labels: Tensor) -> Tensor:
+        """Its training loss for these objects, `[B]`. Raises SkipCell where it has none."""
+        if self.training_loss is None:
+            raise SkipCell("the detector has no training loss: choose another loss or objective")
+        return self.training_loss(boxes, labels)
+
+    def detach(self) -> DetectorOutput:
+        """The same without the graph; a training loss has no meaning then."""
+        boxes = None if self.candidates is None else self.candidates.detach()
+        logits = None if self.logits is None else self.logits.detach()
+        return DetectorOutput(self.detect, boxes, logits)
+
+    def in_float32(self) -> DetectorOutput:
+        """The same with candidates and losses in float32, after a pass in mixed precision."""
+        loss = self.training_loss
+        return replace(
+            self,
+            candidates=None if self.candidates is None else self.candidates.float(),
+            logits=None if self.logits is None else self.logits.float(),
+            training_loss=None if loss is None else lambda boxes, labels: loss(boxes, labels).float(),
+        )
+
+
+def suppressed(
+    boxes: Tensor, scores: Tensor, least_score: float, most_overlap: float, suppress: Suppression = keep_best
+) -> Detections:
+    """Candidates `[B, A, 4]` with scores `[B, A, K]` to detections, by class-wise greedy suppression.
+
+    A candidate can be a detection of several classes. Of each image the `MOST_DETECTIONS` highest scores compete.
+    """
+    classes = scores.shape[2]
+    flat = torch.where(scores > least_score, scores, 0).flatten(1)
+    best, place = flat.topk(min(MOST_DETECTIONS, flat.shape[1]), dim=1)
+    taken = boxes.gather(1, (place // classes)[:, :, None].expand(-1, -1, 4))
+    labels = place % classes
+    kept = suppress(taken, best, labels, most_overlap)
+    return arranged(taken, torch.where(kept, best, 0), labels)
+
+
+def arranged(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
+    """Detections `[B, D, 4]`, `[B, D]`, `[B, D]` in falling order of score, cut or padded to `MOST_DETECTIONS`.
+
+    A score of 0 or NaN is no detection.
+    """
+    scores = scores.float().nan_to_num(0.0)
+    missing = MOST_DETECTIONS - scores.shape[1]
+    if missing > 0:
+        scores = torch.nn.functional.pad(scores, (0, missing))
+        labels = torch.nn.functional.pad(labels, (0, missing))
+        boxes = torch.nn.functional.pad(boxes, (0, 0, 0, missing))
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    scores, order = scores[:, :MOST_DETECTIONS], order[:, :MOST_DETECTIONS]
+    there = scores > 0
+    labels = torch.where(there, labels.gather(1, order), -1)
+    boxes = boxes.float().gather(1, order[:, :, None].expand(-1, -1, 4)) * there[:, :, None]
+    return {"boxes": boxes, "scores": scores, "labels": labels}
+
+
+def padded(images: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Detections:
+    """Boxes `[D, 4]`, scores `[D]` and labels `[D]` of each image, in any order, to detections."""
+    boxes, scores, labels = zip(*images, strict=True)
+    pad = torch.nn.utils.rnn.pad_sequence
+    return arranged(
+        pad(list(boxes), batch_first=True), pad(list(scores), batch_first=True), pad(list(labels), batch_first=True)
+    )
+
+
+def log_odds(logits: Tensor, background: int) -> Tensor:
+    """Softmax logits `[B, A, K + 1]` to the log-odds of each class, `[B, A, K]`, without the background's column."""
+    logs = logits.log_softmax(-1)
+    kept = [index for index in range(logits.shape[-1]) if index != background]
+    logs = logs[..., kept]
+    return logs - torch.log1p(-logs.exp().clamp_max(1 - 1e-6))

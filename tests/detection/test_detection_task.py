@@ -1,0 +1,138 @@
+"""The task `detection`: outcomes of units and attacks put together, metrics, and what preflight finds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from robustbench_lab.attack_audit import audit_attack
+from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.evaluate_cell import join_outcomes
+from robustbench_lab.records import Outcomes
+from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes
+from robustbench_lab.tasks import detection
+from robustbench_lab.tasks.detection import Detection
+from robustbench_lab.tasks.detection_objectives import Untargeted, Vanish
+from robustbench_lab.testing.known_detectors import GridDetector, grid_setting
+from robustbench_lab.threat_models import Linf
+
+TASK = Detection()
+
+
+def attacked(eps: float, seed: int = 0, samples: int = 6, steps: int = 10) -> Outcomes:
+    setting = grid_setting(Linf(eps), Vanish(), samples=samples, seed=seed)
+    problem = AttackProblem(setting)
+    x = problem.random_start()
+    for _ in range(steps):
+        _, gradient = problem.loss_and_gradient(x)
+        x = problem.project(x + eps / 4 * problem.steepest(gradient, x))
+    problem.submit(x)
+    return audit_attack(problem, setting, setting.model, passes=1).outcomes
+
+
+def rows(outcomes: Outcomes, index: slice) -> Outcomes:
+    columns = {name: column[index] for name, column in outcomes.columns.items()}
+    return Outcomes(outcomes.clean_correct[index], outcomes.robust[index], outcomes.distance[index], columns)
+
+
+def test_metrics_tell_a_clean_detector_from_a_broken_one() -> None:
+    none, all_of_it = attacked(1e-6), attacked(0.2)
+    assert detection.clean_map(none).value == pytest.approx(1.0)
+    assert detection.robust_map(none).value == pytest.approx(1.0)
+    assert detection.vanished_rate(none).value == 0
+    assert detection.vanished_rate(all_of_it).value == 1
+    assert detection.clean_map(all_of_it).value == pytest.approx(1.0)
+
+
+def test_intervals_hold_their_values() -> None:
+    outcomes = attacked(0.04)
+    for name in ("clean_map", "robust_map", "robust_map50", "vanished_rate", "mislabelled_rate", "false_positives"):
+        estimate = getattr(detection, name)(outcomes)
+        assert estimate.low <= estimate.value <= estimate.high, name
+
+
+def test_a_rate_of_nothing_is_nan() -> None:
+    outcomes = attacked(0.04)
+    columns = {**outcomes.columns, "found": np.zeros_like(outcomes.columns["found"])}
+    assert np.isnan(detection.vanished_rate(dataclasses.replace(outcomes, columns=columns)).value)
+
+
+def test_units_with_different_numbers_of_detections_are_joined() -> None:
+    whole = attacked(0.05)
+    first, second = rows(whole, slice(0, 2)), rows(whole, slice(2, 6))
+    narrow = {
+        name: column[:, :2] if name.startswith(("clean_", "robust_")) and column.ndim > 1 else column
+        for name, column in first.columns.items()
+    }
+    joined = join_outcomes([dataclasses.replace(first, columns=narrow), second])
+    assert joined.columns["clean_boxes"].shape == whole.columns["clean_boxes"].shape
+    assert (joined.columns["clean_labels"][:2, 2:] == 0).all()
+    assert (joined.columns["clean_scores"][2:] == whole.columns["clean_scores"][2:]).all()
+
+
+def test_outcomes_survive_the_store() -> None:
+    outcomes = attacked(0.05)
+    again = unpack_outcomes(pack_outcomes(outcomes))
+    assert set(again.columns) == set(outcomes.columns)
+    assert detection.robust_map(again) == detection.robust_map(outcomes)
+
+
+def test_the_worst_case_is_never_above_the_lowest_map_of_one_attack() -> None:
+    for seed in range(4):
+        ones = [attacked(0.03, seed), attacked(0.05, seed, steps=2), attacked(0.04, seed)]
+        worst = TASK.worst_case(ones)
+        lowest = min(detection.robust_map(one).value for one in ones)
+        assert detection.robust_map(worst).value <= lowest + 1e-12
+        assert (worst.robust <= np.logical_and.reduce([one.robust for one in ones])).all()
+
+
+def test_rows_are_compared_on_the_same_resamples() -> None:
+    weak = attacked(0.01, samples=12)
+    half = weak.columns["robust_labels"].copy()
+    half[::2] = 0
+    strong = dataclasses.replace(weak, columns={**weak.columns, "robust_labels": half})
+    difference = TASK.replicates(weak) - TASK.replicates(strong)
+    assert difference.shape == (1000,)
+    assert (difference >= 0).all()
+    assert (difference > 0).mean() > 0.9
+
+
+def test_preflight_names_what_is_no_detector() -> None:
+    setting = grid_setting(Linf(0.1), Vanish())
+    (finding,) = TASK.examine(TASK.kept(torch.zeros(2, 10)), setting.targets, None)
+    assert finding.code == "not-detections"
+    assert "DetectorOutput" in finding.message
+
+
+def test_preflight_names_labels_that_the_data_does_not_have() -> None:
+    setting = grid_setting(Linf(0.1), Vanish())
+    kept = TASK.kept(setting.model(setting.clean))
+    assert TASK.examine(kept, setting.targets, 2) == []
+    assert [finding.code for finding in TASK.examine(kept, setting.targets, 1)] == ["class-count"]
+
+
+def test_preflight_names_a_detector_that_finds_nothing() -> None:
+    setting = grid_setting(Linf(0.1), Vanish())
+    kept = TASK.kept(setting.model(setting.clean))
+    moved = {**setting.targets, "boxes": setting.targets["boxes"] + 100}
+    assert [finding.code for finding in TASK.examine(kept, moved, 2)] == ["nothing-found"]
+    shares = {**kept, "boxes": kept["boxes"] / 8}
+    assert [finding.code for finding in TASK.examine(shares, moved, 2)] == ["boxes-not-in-pixels"]
+
+
+def test_nan_boxes_are_named() -> None:
+    setting = grid_setting(Linf(0.1), Vanish())
+    kept = TASK.kept(setting.model(setting.clean))
+    broken = {**kept, "boxes": kept["boxes"] * torch.nan}
+    assert [finding.code for finding in TASK.examine(broken, setting.targets, 2)] == ["nan-detections"]
+
+
+def test_the_numbers_by_which_passes_are_compared_depend_on_no_other_image() -> None:
+    setting = grid_setting(Linf(0.1), Untargeted())
+    model = GridDetector()
+    together = TASK.numbers(TASK.kept(model(setting.clean)))
+    alone = TASK.numbers(TASK.kept(model(setting.clean[:1])))
+    assert torch.allclose(together[:1], alone)
