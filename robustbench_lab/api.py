@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -23,11 +23,14 @@ from robustbench_lab.hookspecs import hookimpl
 from robustbench_lab.leaderboard import Leaderboard
 from robustbench_lab.pipeline import open_catalog, run_experiment
 from robustbench_lab.records import CellRecord
+from robustbench_lab.sample_trees import take
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IN_MEMORY = "in-memory"
+TASKS = ("classification", "detection")
+"""What a model at hand may be for; the data decides."""
 PLAIN = (bool, int, float, str, tuple)
 """Types of a module's own attributes that are part of its fingerprint, beside tensors and functions."""
 
@@ -63,11 +66,13 @@ def evaluate(
     database: str | Path | None = None,
     **spec: Any,
 ) -> Evaluation:
-    """Measure how a classifier holds up against attacks.
+    """Measure how a classifier or a detector holds up against attacks.
 
-    model: a `torch.nn.Module` that maps images `[N, C, H, W]` in [0, 1] to logits `[N, K]` (normalisation inside), or
-        the name of a model as `rbl run --model` takes it.
-    dataset: inputs `[N, ...]` (float in [0, 1]) and labels `[N]`, as tensors or arrays, or the name of a dataset.
+    model: a `torch.nn.Module` that maps images `[N, C, H, W]` in [0, 1] (normalisation inside) to logits `[N, K]`, a
+        detector's to a `DetectorOutput`; or the name of a model as `rbl run --model` takes it.
+    dataset: inputs `[N, ...]` (float in [0, 1]) and labels `[N]`, as tensors or arrays, or the name of a dataset. A
+        detector's targets are a dict: `boxes` `[N, M, 4]` xyxy in pixels, `labels` `[N, M]` (-1: no object in this
+        place), and `crowd` bool `[N, M]` where there are crowds.
     attacks: as `rbl run --attack` takes them, such as "pgd(steps=50)".
     norm, eps: the threat model; None: the dataset's usual one (in-memory data: linf 8/255).
     database: keep the results there, so that a second call computes nothing twice; None: nowhere.
@@ -123,14 +128,16 @@ def _model_spec(model: nn.Module) -> ModelSpec:
     if not isinstance(model, nn.Module):
         raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module, or the name of a model")
     # A copy: the caller's own module stays in its mode, with its gradients, on its device.
-    return ModelSpec(name=IN_MEMORY, factory=lambda: copy.deepcopy(model), version=model_fingerprint(model))
+    version = model_fingerprint(model)
+    return ModelSpec(name=IN_MEMORY, factory=lambda: copy.deepcopy(model), tasks=TASKS, version=version)
 
 
 def _dataset_spec(pair: tuple[Any, Any]) -> DatasetSpec:
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise UsageError(f"dataset is a {type(pair).__name__}: give a pair (inputs, labels), or the name of a dataset")
+    task = "detection" if isinstance(pair[1], Mapping) else "classification"
     data = InMemoryDataset.of(*pair)
-    return DatasetSpec(name=IN_MEMORY, factory=lambda: data, version=data.revision)
+    return DatasetSpec(name=IN_MEMORY, factory=lambda: data, tasks=(task,), version=data.revision)
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -163,31 +170,58 @@ def _program(function: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class InMemoryDataset:
-    """Inputs and labels at hand, as a dataset."""
+    """Inputs and targets at hand, as a dataset."""
 
     inputs: Tensor
-    labels: Tensor
+    targets: Any
+    """Labels `[N]`, or a detector's dict."""
     revision: str
     sample_ids: tuple[str, ...]
     bounds: Bounds = field(default_factory=Bounds)
     classes: int | None = None
 
     @classmethod
-    def of(cls, inputs: Any, labels: Any) -> InMemoryDataset:
+    def of(cls, inputs: Any, targets: Any) -> InMemoryDataset:
         """Tensors or arrays; integer images are refused, since their scale cannot be known."""
-        images = torch.as_tensor(np.asarray(inputs) if not isinstance(inputs, Tensor) else inputs).detach().cpu()
-        targets = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).detach().cpu()
+        images = _tensor(inputs)
         if not images.is_floating_point():
             raise UsageError(f"inputs are {images.dtype}: convert them to float in [0, 1], for images x.float() / 255")
-        if targets.ndim != 1 or len(targets) != len(images):
-            raise UsageError(f"{len(images)} inputs need as many labels [N]; these have shape {list(targets.shape)}")
-        if targets.is_floating_point():
-            raise UsageError(f"labels are {targets.dtype}: give class numbers as integers")
-        images, targets = images.float().contiguous(), targets.long()
-        digest = sha256(repr(images.shape).encode() + images.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
-        return cls(images, targets, digest, tuple(str(index) for index in range(len(images))))
+        read = _scene_targets if isinstance(targets, Mapping) else _labels
+        checked = read(targets, len(images))
+        images = images.float().contiguous()
+        digest = sha256(repr(images.shape).encode() + images.numpy().tobytes())
+        for tensor in checked.values() if isinstance(checked, dict) else [checked]:
+            digest.update(tensor.numpy().tobytes())
+        return cls(images, checked, digest.hexdigest(), tuple(str(index) for index in range(len(images))))
 
     def load(self, indices: Sequence[int]) -> Samples:
         """Samples by position."""
         index = torch.tensor(list(indices), dtype=torch.int64)
-        return Samples(self.inputs[index], self.labels[index])
+        return Samples(self.inputs[index], take(self.targets, index))
+
+
+def _tensor(values: Any) -> Tensor:
+    return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach().cpu()
+
+
+def _labels(values: Any, samples: int) -> Tensor:
+    labels = _tensor(values)
+    if labels.ndim != 1 or len(labels) != samples:
+        raise UsageError(f"{samples} inputs need as many labels [N]; these have shape {list(labels.shape)}")
+    if labels.is_floating_point():
+        raise UsageError(f"labels are {labels.dtype}: give class numbers as integers")
+    return labels.long()
+
+
+def _scene_targets(targets: Mapping[str, Any], samples: int) -> dict[str, Tensor]:
+    """A detector's, checked and complete."""
+    if missing := {"boxes", "labels"} - set(targets):
+        raise UsageError(f"a detector's targets need 'boxes' [N, M, 4] and 'labels' [N, M]; missing: {min(missing)}")
+    boxes, labels = _tensor(targets["boxes"]).float(), _tensor(targets["labels"])
+    crowd = _tensor(targets.get("crowd", torch.zeros_like(labels, dtype=torch.bool))).bool()
+    shapes = [list(one.shape) for one in (boxes, labels, crowd)]
+    places = [samples, *shapes[1][1:2]]
+    if labels.is_floating_point() or shapes != [[*places, 4], places, places]:
+        text = f"boxes {shapes[0]}, labels {shapes[1]} ({labels.dtype}) and crowd {shapes[2]} do not fit together"
+        raise UsageError(f"{text}: {samples} inputs need [N, M, 4], integers [N, M] and [N, M]")
+    return {"boxes": boxes.contiguous(), "labels": labels.long(), "crowd": crowd}

@@ -85,7 +85,7 @@ def _judged(setting: ProblemSetting, judge: nn.Module, candidates: Tensor, passe
             judged["measure"] = {**measure, "damage": setting.objective.damage(prediction, goal)}
         return judged
 
-    finite = candidates.nan_to_num(setting.bounds.low, setting.bounds.high, setting.bounds.low)
+    finite = torch.where(candidates.isfinite(), candidates, setting.clean)
     judged = [predict_in_batches(judge, finite, setting.batch_size, read) for _ in range(passes)]
     return {**judged[-1], "votes": torch.stack([one["votes"] for one in judged]).sum(0)}
 

@@ -35,10 +35,12 @@ from robustbench_lab.candidate_ledger import CandidateLedger, check_like
 from robustbench_lab.contracts import Bounds, Objective, Region, ThreatModel
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
 from robustbench_lab.expectation import Mean, detached, mean_prediction
+from robustbench_lab.masked_region import MaskedRegion
 from robustbench_lab.pass_counter import PassCounter
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding
 from robustbench_lab.sample_trees import cut, join_results, take
+from robustbench_lab.scaled_region import ScaledRegion
 
 Progress = Callable[[int, int, int], None]
 """Called with (unbroken samples, forward passes, backward passes), often."""
@@ -170,6 +172,12 @@ class AttackProblem:
     def eps(self) -> float:
         """The budget, in the norm's own units; infinite for a minimum-norm attack."""
         return self._searched.eps
+
+    @property
+    def unit(self) -> Tensor | float:
+        """What 1 of a norm's budget is in the data's own units: 1, or of each value's series, `[A, 1, C]`."""
+        region = self._region.region if isinstance(self._region, MaskedRegion) else self._region
+        return region.unit if isinstance(region, ScaledRegion) else 1.0
 
     @property
     def bounds(self) -> Bounds:

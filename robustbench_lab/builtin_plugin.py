@@ -34,6 +34,29 @@ DETECTION_METRICS = {
     "false_positives": ("wrong reports under attack, for each image", False),
 }
 """Name to summary, and whether higher is better."""
+FORECASTING_OBJECTIVES = {
+    "error": ("Error", "the forecast as wrong as can be, by the true future or the model's own clean forecast"),
+    "up": ("Up", "the forecast too high"),
+    "down": ("Down", "the forecast too low"),
+    "target": ("Target", "the forecast near to a multiple of the clean one, or to a level"),
+}
+"""Name to factory and summary."""
+FORECASTING_METRICS = {
+    "clean_mase": "mean absolute scaled error without attack",
+    "robust_mase": "mean absolute scaled error under attack",
+    "error_rise": "how many times the error is under attack what it is without",
+    "broken_rate": "share of the windows whose error became so many times larger",
+    "clean_mae": "mean absolute error without attack, in training standard deviations",
+    "robust_mae": "mean absolute error under attack, in training standard deviations",
+    "clean_mse": "mean squared error without attack, in training variances",
+    "robust_mse": "mean squared error under attack, in training variances",
+    "clean_rmse": "root mean squared error without attack, in training standard deviations",
+    "robust_rmse": "root mean squared error under attack, in training standard deviations",
+    "clean_smape": "symmetric mean absolute percentage error without attack, 0 to 200%",
+    "robust_smape": "symmetric mean absolute percentage error under attack, 0 to 200%",
+    "forecast_shift": "how far attacks move the mean of a forecast upwards, in training standard deviations",
+}
+"""Name to summary; lower is better for all of them."""
 
 
 @hookimpl
@@ -48,6 +71,13 @@ def rbl_tasks() -> list[TaskSpec]:
             version=VERSION,
         ),
         TaskSpec(
+            name="forecasting",
+            factory="robustbench_lab.tasks.forecasting:Forecasting",
+            tasks=("forecasting",),
+            summary="windows of series to the steps that follow",
+            version=VERSION,
+        ),
+        TaskSpec(
             name="classification",
             factory="robustbench_lab.tasks.classification:Classification",
             summary="images to one of several classes",
@@ -58,7 +88,7 @@ def rbl_tasks() -> list[TaskSpec]:
 
 @hookimpl
 def rbl_objectives() -> list[ObjectiveSpec]:
-    """What an adversary of a classifier or a detector wants."""
+    """What an adversary of a classifier, a detector or a forecaster wants."""
     return [
         ObjectiveSpec(
             name="untargeted",
@@ -82,12 +112,22 @@ def rbl_objectives() -> list[ObjectiveSpec]:
             )
             for name, (factory, summary) in DETECTION_OBJECTIVES.items()
         ),
+        *(
+            ObjectiveSpec(
+                name=name,
+                factory=f"robustbench_lab.tasks.forecasting_objectives:{factory}",
+                tasks=("forecasting",),
+                summary=summary,
+                version=VERSION,
+            )
+            for name, (factory, summary) in FORECASTING_OBJECTIVES.items()
+        ),
     ]
 
 
 @hookimpl
 def rbl_threat_models() -> list[ThreatModelSpec]:
-    """Norm balls, whole or in some pixels, square windows, and natural changes."""
+    """Norm balls, whole, in some pixels or in units of a series, square windows, and natural changes."""
     return [
         ThreatModelSpec(
             name="linf",
@@ -147,6 +187,13 @@ def rbl_threat_models() -> list[ThreatModelSpec]:
             version=VERSION,
         ),
         ThreatModelSpec(
+            name="series",
+            factory="robustbench_lab.series_threat_model:Series",
+            tasks=("forecasting",),
+            summary="values of a history move by at most eps training standard deviations of their series",
+            version=VERSION,
+        ),
+        ThreatModelSpec(
             name="spatial",
             factory="robustbench_lab.natural_threat_models:Spatial",
             summary="the image is rotated and shifted; eps=1: by up to 30 degrees and a tenth of the side",
@@ -178,8 +225,23 @@ def rbl_defenses() -> list[DefenseSpec]:
 
 @hookimpl
 def rbl_metrics() -> list[MetricSpec]:
-    """A classifier's and a detector's."""
+    """A classifier's, a detector's and a forecaster's."""
     return [
+        *(
+            MetricSpec(
+                name=name,
+                factory=f"robustbench_lab.tasks.forecasting:{name}",
+                tasks=("forecasting",),
+                summary=summary,
+                higher_is_better=False,
+                fraction=name == "broken_rate" or name.endswith("smape"),
+                main=name == "robust_mase",
+                clean=name.replace("robust", "clean") if name.startswith("robust") else None,
+                brief=name.endswith(("mase", "mae")) or name in ("error_rise", "broken_rate"),
+                version=VERSION,
+            )
+            for name, summary in FORECASTING_METRICS.items()
+        ),
         *(
             MetricSpec(
                 name=name,

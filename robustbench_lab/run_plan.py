@@ -98,13 +98,17 @@ class _Planner:
         for model in self._models():
             for model_spec in (entry.spec for entry in self.catalog.named("models", model.name)):
                 for dataset in self.spec.datasets or self._own_dataset(model, model_spec):
-                    for task_name in model_spec.tasks:
+                    for task_name in model_spec.tasks or self._tasks_of(dataset):
                         dataset_spec = self._spec("datasets", dataset, task_name)
                         label = f"{model.label} on {dataset.label}"
                         if self._fits(label, task_name, model_spec, dataset_spec):
                             self._fitting.add(label)
                             task: Task = self.catalog.load_factory("tasks", task_name)()
                             yield _Attacked(task, model, dataset, dataset_spec)
+
+    def _tasks_of(self, dataset: Component) -> list[str]:
+        """What a model for any task is used for."""
+        return [task for entry in self.catalog.named("datasets", dataset.name) for task in entry.spec.tasks]
 
     def _models(self) -> Sequence[Component]:
         if self.spec.models:
@@ -120,7 +124,8 @@ class _Planner:
     def _fits(self, label: str, task: str, model: ModelSpec, dataset: DatasetSpec) -> bool:
         if self.spec.tasks and task not in self.spec.tasks:
             if self.spec.models:
-                self._leave_out(label, f"the model is for {task}, not {' or '.join(self.spec.tasks)}")
+                what = "model" if model.tasks else "dataset"
+                self._leave_out(label, f"the {what} is for {task}, not {' or '.join(self.spec.tasks)}")
             return False
         if task not in dataset.tasks:
             self._leave_out(label, f"the model is for {task}, the dataset for {' and '.join(dataset.tasks)}")

@@ -63,6 +63,20 @@ def bootstrap_mean(values: ArrayLike, confidence: float = 0.95, resamples: int =
     return Estimate(float(numbers.mean()), float(low), float(high))
 
 
+def percentile_interval(value: float, replicates: NDArray[np.float64], confidence: float = 0.95) -> Estimate:
+    """A value with the percentile interval of its bootstrap replicates `[R]`.
+
+    It is widened to hold the value, since replicates can be biased a little. Replicates that do not exist (NaN) are
+    left aside; a value that is not finite stands for itself.
+    """
+    known = replicates[~np.isnan(replicates)]
+    if not np.isfinite(value) or not len(known):
+        return Estimate(value, value, value)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return Estimate(value, min(float(low), value), max(float(high), value))
+
+
 def mcnemar_exact(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Two-sided exact p-value that two rows `[N]`, bool on the same samples, have the same rate.
 

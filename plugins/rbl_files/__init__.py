@@ -6,7 +6,7 @@ from robustbench_lab.contracts import DatasetSpec, ModelSpec
 
 @hookimpl
 def rbl_datasets() -> list[DatasetSpec]:
-    """Images from an .npz file, or from a folder with one subfolder a class."""
+    """Images from an .npz file, or from a folder with one subfolder a class; series from a CSV file."""
     return [
         DatasetSpec(
             name="npz",
@@ -21,6 +21,16 @@ def rbl_datasets() -> list[DatasetSpec]:
             version="1",
             requires=("PIL",),
         ),
+        DatasetSpec(
+            name="csv",
+            factory="rbl_files.csv_series:csv_series",
+            summary="windows of series in a CSV file: csv(path='ETTh1.csv', time='date', history=336, horizon=96)",
+            tasks=("forecasting",),
+            default_norm="series",
+            default_eps=0.1,
+            version="1",
+            requires=("pandas",),
+        ),
     ]
 
 
@@ -32,6 +42,7 @@ def rbl_models() -> list[ModelSpec]:
             name="torch",
             factory="rbl_files.torch_script:torch_model",
             summary="your own nn.Module: torch(path='script.py:make_model', weights='weights.safetensors')",
+            tasks=(),
             version="1",
         )
     ]

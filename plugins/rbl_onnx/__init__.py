@@ -1,4 +1,4 @@
-"""Networks from ONNX files, with gradients."""
+"""Networks from ONNX files: classifiers with gradients, detectors as black boxes."""
 
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import ModelSpec
@@ -7,7 +7,7 @@ from robustbench_lab.plugin_tools.wrapped_library import wrapper_version
 
 @hookimpl
 def rbl_models() -> list[ModelSpec]:
-    """A user's own ONNX file."""
+    """A user's own ONNX files."""
     return [
         ModelSpec(
             name="onnx",
@@ -16,5 +16,14 @@ def rbl_models() -> list[ModelSpec]:
             version=wrapper_version("1", "onnx2torch"),
             requires=("onnx", "onnx2torch"),
             extra="onnx",
-        )
+        ),
+        ModelSpec(
+            name="onnx-detector",
+            factory="rbl_onnx.onnx_detector:onnx_detector",
+            summary="a detector's ONNX file, as a black box: onnx-detector(path='net.onnx', classes=91)",
+            tasks=("detection",),
+            version=wrapper_version("1", "onnxruntime"),
+            requires=("onnx", "onnx2torch", "onnxruntime"),
+            extra="onnx",
+        ),
     ]

@@ -6,6 +6,15 @@ from robustbench_lab.contracts import DatasetSpec, ModelSpec
 DIGITS_EPS = 0.15
 """At this l-infinity budget plain training has lost nearly all of its accuracy and adversarial training little."""
 SCENES_EPS = 8 / 255
+DEMAND_EPS = 0.1
+"""In standard deviations of the training part."""
+FORECASTERS = {
+    "demand-dlinear": "DLinear on Victoria's demand, plain training (Zeng et al. 2023)",
+    "demand-nlinear": "NLinear on Victoria's demand, plain training (Zeng et al. 2023)",
+    "demand-mlp": "multilayer perceptron on Victoria's demand, plain training",
+    "demand-mlp-at": "multilayer perceptron on Victoria's demand, adversarial training (Madry et al. 2018)",
+}
+"""Name to summary."""
 
 
 @hookimpl
@@ -20,13 +29,24 @@ def rbl_datasets() -> list[DatasetSpec]:
             default_norm="linf",
             default_eps=DIGITS_EPS,
             version="1",
-        )
+        ),
+        DatasetSpec(
+            name="victoria-demand",
+            factory="rbl_reference.victoria_demand:VictoriaDemand",
+            summary="hourly electricity demand of Victoria, a week to the day that follows, 219 days to test (AEMO)",
+            tasks=("forecasting",),
+            family="victoria-demand",
+            default_norm="series",
+            default_eps=DEMAND_EPS,
+            requires=("tsdata",),
+            version="1",
+        ),
     ]
 
 
 @hookimpl
 def rbl_models() -> list[ModelSpec]:
-    """Small networks with weights in this package; train_digits.py made them."""
+    """Small networks with weights in this package; train_digits.py and train_forecasters.py made them."""
     return [
         ModelSpec(
             name="digits-cnn",
@@ -45,5 +65,19 @@ def rbl_models() -> list[ModelSpec]:
             fits=("digits",),
             reference_dataset="digits",
             version="1",
+        ),
+        *(
+            ModelSpec(
+                name=name,
+                factory=f"rbl_reference.forecasters:{name.replace('-', '_')}",
+                summary=summary,
+                tasks=("forecasting",),
+                files=(f"rbl_reference:weights/{name}.safetensors", "rbl_reference:forecasters.py"),
+                fits=("victoria-demand",),
+                reference_dataset="victoria-demand",
+                requires=("tsdata",),
+                version="1",
+            )
+            for name, summary in FORECASTERS.items()
         ),
     ]

@@ -37,6 +37,8 @@ def fcos_loss(points: Tensor, stride: int, candidates: Tensor, logits: Tensor, b
 
 def assigned(points: Tensor, stride: int, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The class `[B, A]` (-1: background) and box `[B, A, 4]` that each cell is to predict: its smallest object's."""
+    # One empty place more, so that there may be no objects at all.
+    boxes, labels = functional.pad(boxes, (0, 0, 0, 1)), functional.pad(labels, (0, 1), value=-1)
     x, y = points[None, :, None, 0], points[None, :, None, 1]
     left, top, right, bottom = (edge[:, None, :] for edge in boxes.unbind(2))
     inside = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)

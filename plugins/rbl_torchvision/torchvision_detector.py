@@ -6,12 +6,11 @@ import torchvision
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 
-from rbl_torchvision.numbering import Numbering, numbers_of
 from rbl_torchvision.one_stage import OneStageDetector
 from rbl_torchvision.two_stage import TwoStageDetector
 from robustbench_lab.errors import UsageError, describe_error, did_you_mean
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.plugin_tools.class_numbers import ClassNumbers
+from robustbench_lab.plugin_tools.class_numbers import COCO_OUTPUTS, ClassNumbers, Numbering, numbers_of
 from robustbench_lab.plugin_tools.local_files import ExistingFile
 from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, require_weights
 from robustbench_lab.tasks.detector_output import MOST_DETECTIONS
@@ -26,7 +25,7 @@ def torchvision_detector(
     pretrained: bool = False,
     random_weights: bool = False,
     weights_by: MatchBy = "name",
-    num_classes: int = 91,
+    num_classes: int = COCO_OUTPUTS,
     labels: Numbering | list[int] | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,
@@ -39,23 +38,24 @@ def torchvision_detector(
     """The torchvision detector `name` for images `[B, 3, H, W]` in [0, 1], to a DetectorOutput.
 
     weights, pretrained, random_weights, weights_by: as for classifiers. num_classes: its outputs, as torchvision counts
-    them: with the background. labels: its numbers of the dataset's classes (see `numbers_of`). mean, std: of its
-    normalisation. min_size, max_size: of the sides that images are resized to. score_threshold, nms_threshold,
-    max_detections: of its detections. What is None stays as torchvision has it for this name. Raises UsageError.
+    them: with the background. labels: its numbers of the dataset's classes (see `numbers_of`); by default `coco80` for
+    91 outputs, else `from-1`. mean, std: of its normalisation. min_size, max_size: of the sides that images are resized
+    to. score_threshold, nms_threshold, max_detections: of its detections. What is None stays as torchvision has it for
+    this name. Raises UsageError.
     """
     source = f"torchvision:{name}"
     known = [one for one in torchvision.models.list_models(torchvision.models.detection) if one.startswith(FAMILIES)]
     if name in torchvision.models.list_models(torchvision.models):
-        raise UsageError(f"{source} is a classifier, and the data is for detectors.{did_you_mean(name, known)}")
+        raise UsageError(f"{source} is a classifier, and the data is for detectors, such as torchvision:{known[0]}")
     if name not in known:
         raise UsageError(f"torchvision knows no detector '{name}'.{did_you_mean(name, known)}")
     if num_classes < 2:
         raise UsageError(f"{source}: num_classes counts the background, so it is at least 2, not {num_classes}")
     require_weights(source, weights=weights, pretrained=pretrained, random_weights=random_weights)
     trained = torchvision.models.get_model_weights(name).DEFAULT
-    categories = trained.meta["categories"]
-    background = name.startswith(("fasterrcnn", "ssd"))
-    numbers = numbers_of(labels, num_classes, categories, background=background, source=source)
+    usual: Numbering = "coco80" if num_classes == COCO_OUTPUTS else "from-1"
+    softmax = name.startswith(("fasterrcnn", "ssd"))
+    numbers = numbers_of(usual if labels is None else labels, num_classes, source, background=softmax)
     net = _create(name, source, trained if pretrained else None, num_classes)
     if weights is not None:
         apply_weights(net, weights, source, weights_by)

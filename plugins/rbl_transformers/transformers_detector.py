@@ -14,7 +14,8 @@ from transformers.utils import logging
 from rbl_transformers.detection_transformer import FAMILIES, DetectionTransformer
 from rbl_transformers.preparation import Preparation
 from robustbench_lab.errors import UsageError, describe_error
-from robustbench_lab.plugin_tools.class_numbers import ClassNumbers, check_numbers
+from robustbench_lab.plugin_tools.batch_norm import right_gradients
+from robustbench_lab.plugin_tools.class_numbers import ClassNumbers, numbers_of
 from robustbench_lab.plugin_tools.local_files import existing_folder, listed
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -41,11 +42,10 @@ def transformers_detector(
         raise UsageError(f"{source} is a '{config.model_type}'; offered are {listed(sorted(FAMILIES), 9)}")
     net = _net(config, where, source)
     preparation = Preparation(_loaded(AutoImageProcessor.from_pretrained, where, source), source)
-    numbers = [number for number in range(config.num_labels) if config.id2label.get(number) != NOT_IN_USE]
-    chosen = numbers if labels is None else labels
-    check_numbers(chosen, config.num_labels, source)
-    classes = ClassNumbers(chosen, config.num_labels)
-    return DetectionTransformer(net, preparation, classes, score_threshold).eval()
+    in_use = [number for number in range(config.num_labels) if config.id2label.get(number) != NOT_IN_USE]
+    numbers = numbers_of(in_use if labels is None else labels, config.num_labels, source)
+    classes = ClassNumbers(numbers, config.num_labels)
+    return DetectionTransformer(right_gradients(net), preparation, classes, score_threshold).eval()
 
 
 def _where(name: str, revision: str | None, source: str) -> dict[str, Any]:

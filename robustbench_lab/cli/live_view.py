@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from robustbench_lab.cli.progress import cell_name, result_text
@@ -30,8 +30,9 @@ LINES_BESIDE = 3
 class LiveView(RunObserver):
     """Draws what a tracker knows, a few times a second."""
 
-    def __init__(self, tracker: RunTracker) -> None:
+    def __init__(self, tracker: RunTracker, shares: Collection[str]) -> None:
         self._tracker = tracker
+        self._shares = shares
         self._gpus = _GpuWatch()
         self._shown: _Shown | None = None
 
@@ -46,7 +47,7 @@ class LiveView(RunObserver):
 
     def cell_finished(self, record: CellRecord) -> None:
         """Leave a line above."""
-        self._say(f"{cell_name(record.cell)}: {result_text(record)}")
+        self._say(f"{cell_name(record.cell)}: {result_text(record, self._shares)}")
 
     def run_finished(self, interrupted: bool) -> None:  # noqa: ARG002 (the observer's)
         """Give the terminal back."""

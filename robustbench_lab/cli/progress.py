@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from robustbench_lab.records import Cell, CellRecord
 from robustbench_lab.report.formatting import eps_text, printable, shorten, value_text
@@ -11,13 +11,13 @@ from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_tracker import RunTracker
 
 
-def progress_observers(tracker: RunTracker) -> list[RunObserver]:
-    """What suits stderr."""
+def progress_observers(tracker: RunTracker, shares: Collection[str]) -> list[RunObserver]:
+    """What suits stderr. shares: names of the metrics that are shares of 1, shown in percent."""
     if not sys.stderr.isatty():
-        return [LineProgress()]
+        return [LineProgress(shares)]
     from robustbench_lab.cli.live_view import LiveView
 
-    return [LiveView(tracker)]
+    return [LiveView(tracker, shares)]
 
 
 def cell_name(cell: Cell) -> str:
@@ -27,21 +27,22 @@ def cell_name(cell: Cell) -> str:
     return f"{' · '.join(parts)} {eps_text(cell.eps)}"
 
 
-def result_text(record: CellRecord) -> str:
+def result_text(record: CellRecord, shares: Collection[str]) -> str:
     """What a finished cell gave, in a few words."""
     if record.reason:
         return f"{record.status.value}: {printable(record.reason)}"
     # The first two of a task are its main metric and what it is without attack.
     first = list(record.metrics.items())[:2]
-    values = ", ".join(f"{name.replace('_', ' ')} {value_text(one, fraction=True)}" for name, one in first)
+    values = ", ".join(f"{name.replace('_', ' ')} {value_text(one, fraction=name in shares)}" for name, one in first)
     return f"{values} ({record.wall_seconds:.1f} s)"
 
 
 class LineProgress(RunObserver):
     """One line when a cell ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, shares: Collection[str]) -> None:
         self._total = self._done = 0
+        self._shares = shares
 
     def run_started(self, run_id: str, to_do: Sequence[Cell], stored: int) -> None:
         """Say what is to come."""
@@ -51,7 +52,7 @@ class LineProgress(RunObserver):
     def cell_finished(self, record: CellRecord) -> None:
         """Say what came out."""
         self._done += 1
-        self._say(f"[{self._done}/{self._total}] {cell_name(record.cell)}: {result_text(record)}")
+        self._say(f"[{self._done}/{self._total}] {cell_name(record.cell)}: {result_text(record, self._shares)}")
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)  # noqa: T201

@@ -52,7 +52,8 @@ def run_and_report(
     from robustbench_lab.run_tracker import RunTracker
 
     tracker = RunTracker()
-    observers = [] if quiet else progress_observers(tracker)
+    shares = [entry.spec.name for entry in catalog.entries("metrics") if entry.spec.fraction]
+    observers = [] if quiet else progress_observers(tracker, shares)
     if log:
         observers.append(RunLog(logs_folder(spec.database)))
     result = run_experiment(spec, catalog, observers=observers, command=sys.argv, tracker=tracker, only=only)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +11,36 @@ from torch import Tensor, nn
 from robustbench_lab.errors import UsageError
 from robustbench_lab.tasks.detector_output import Detections, padded
 
+Numbering = Literal["coco80", "from-0", "from-1"]
+"""`from-0`: all outputs; `from-1`: all but the first, the background; `coco80`: those that are COCO's categories."""
+COCO_OUTPUTS = 91
+"""Of a detector that numbers its outputs as COCO its categories, and the background 0."""
+COCO_GAPS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+"""Numbers from 1 to 90 that no category has."""
 
-def check_numbers(numbers: Sequence[int], outputs: int, source: str) -> None:
-    """Raise UsageError unless they are different ones of a detector's outputs. source: what errors call it."""
-    if not numbers:
+
+def numbers_of(labels: Numbering | list[int], outputs: int, source: str, *, background: bool = False) -> list[int]:
+    """The detector's number of each of the dataset's classes.
+
+    labels: how they are numbered, or the numbers themselves. outputs: what the detector tells apart. background:
+    whether its output 0 can be no class. source: what errors call the detector. Raises UsageError.
+    """
+    if labels == "coco80":
+        if outputs != COCO_OUTPUTS:
+            raise UsageError(f"{source}: labels='coco80' is for {COCO_OUTPUTS} outputs, not {outputs}: use another one")
+        return [number for number in range(1, COCO_OUTPUTS) if number not in COCO_GAPS]
+    if isinstance(labels, str):
+        labels = list(range(outputs))[labels == "from-1" :]
+    if not labels:
         raise UsageError(f"{source}: no class is left; labels lists the outputs that are classes of the dataset")
-    outside = [number for number in numbers if not 0 <= number < outputs]
+    if background and 0 in labels:
+        raise UsageError(f"{source}: output 0 is the background, no class: labels must number from 1")
+    outside = [number for number in labels if not 0 <= number < outputs]
     if outside:
         raise UsageError(f"{source}: labels has {outside[0]}, but its outputs are 0..{outputs - 1}")
-    if len(set(numbers)) < len(numbers):
+    if len(set(labels)) < len(labels):
         raise UsageError(f"{source}: labels names an output twice")
+    return labels
 
 
 class ClassNumbers(nn.Module):

@@ -34,8 +34,9 @@ def shorten(text: str, width: int) -> str:
 
 
 def metric_title(name: str) -> str:
-    """`robust_accuracy` to `Robust accuracy`, `robust_map50` to `Robust mAP50`."""
-    return re.sub(r"\bmap(\d*)\b", r"mAP\1", name.replace("_", " ").capitalize())
+    """`robust_accuracy` to `Robust accuracy`, `robust_map50` to `Robust mAP50`, `clean_mase` to `Clean MASE`."""
+    title = re.sub(r"\bmap(\d*)\b", r"mAP\1", name.replace("_", " ").capitalize())
+    return re.sub(r"\b(mase|mae|r?mse)\b", lambda found: found[0].upper(), title).replace("smape", "sMAPE")
 
 
 def value_text(estimate: Estimate | None, *, fraction: bool) -> str:

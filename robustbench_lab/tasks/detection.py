@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from robustbench_lab.contracts import Estimate, Measured
 from robustbench_lab.records import Finding, Outcomes, Severity
+from robustbench_lab.statistics import percentile_interval
 from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes, average_precision, resampled_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 RESAMPLES = 1000
-TAIL = 0.025
 NOTHING = -1
 """Label of a place without a detection or object; columns store labels from 1 and 0 for nothing."""
 
@@ -136,25 +136,25 @@ class Detection:
 def clean_map(outcomes: Outcomes) -> Estimate:
     """COCO mAP@[.5:.95] of the clean images, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "clean")
-    return _estimate(one.value, one.replicates)
+    return percentile_interval(one.value, one.replicates)
 
 
 def robust_map(outcomes: Outcomes) -> Estimate:
     """COCO mAP@[.5:.95] under attack, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "robust")
-    return _estimate(one.value, one.replicates)
+    return percentile_interval(one.value, one.replicates)
 
 
 def clean_map50(outcomes: Outcomes) -> Estimate:
     """MAP at IoU 0.5 of the clean images, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "clean")
-    return _estimate(one.value_at_50, one.replicates_at_50)
+    return percentile_interval(one.value_at_50, one.replicates_at_50)
 
 
 def robust_map50(outcomes: Outcomes) -> Estimate:
     """MAP at IoU 0.5 under attack, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "robust")
-    return _estimate(one.value_at_50, one.replicates_at_50)
+    return percentile_interval(one.value_at_50, one.replicates_at_50)
 
 
 def vanished_rate(outcomes: Outcomes) -> Estimate:
@@ -187,16 +187,7 @@ def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> Estimate:
     totals = weights @ wholes
     resampled = (weights @ parts)[totals > 0] / totals[totals > 0]
     whole = wholes.sum()
-    return _estimate(float(parts.sum() / whole) if whole else float("nan"), resampled)
-
-
-def _estimate(value: float, replicates: NDArray[np.float64]) -> Estimate:
-    """A value with its percentile interval, which is widened to hold it: mAP's replicates are biased a little."""
-    known = replicates[~np.isnan(replicates)]
-    if np.isnan(value) or not len(known):
-        return Estimate(value, value, value)
-    low, high = np.quantile(known, [TAIL, 1 - TAIL])
-    return Estimate(value, min(float(low), value), max(float(high), value))
+    return percentile_interval(float(parts.sum() / whole) if whole else float("nan"), resampled)
 
 
 def _detection_columns(when: str, measured: Measured) -> dict[str, NDArray[Any]]:

@@ -21,6 +21,9 @@ WORKING_SCORE = 0.5
 WORKING_IOU = 0.5
 """A detection that overlaps an object by at least this much is about that object (Everingham et al. 2010)."""
 
+IOUS, IOU_BEFORE_FIRST, IOU_STEP = 10, 0.45, 0.05
+"""COCO's thresholds: 0.5, 0.55, ... 0.95."""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -58,10 +61,15 @@ class Matches:
         return self.detections["scores"] >= WORKING_SCORE
 
     @cached_property
+    def _overlap(self) -> Tensor:
+        return iou(self.detections["boxes"], self.scene.boxes)
+
+    @cached_property
     def _about(self) -> Tensor:
         """Whether a detection covers an object, bool `[B, D, M]`."""
-        overlap = iou(self.detections["boxes"], self.scene.boxes)
-        return (overlap >= WORKING_IOU) & self.scene.real[:, None, :] & (self.detections["scores"] > 0)[:, :, None]
+        return (
+            (self._overlap >= WORKING_IOU) & self.scene.real[:, None, :] & (self.detections["scores"] > 0)[:, :, None]
+        )
 
     @cached_property
     def _right(self) -> Tensor:
@@ -108,6 +116,22 @@ class Matches:
     def invented_scores(self) -> Tensor:
         """Summed scores of all detections that cover no object of their label, `[B]`."""
         return torch.where(self._invented, self.detections["scores"], 0).sum(1)
+
+    def precision(self) -> Tensor:
+        """What each object adds to its image's average precision, 0 to 1, `[B, M]`.
+
+        The precision of the image's detections down to the surest one that finds the object, times the share of COCO's
+        ten IoU thresholds that this one reaches.
+        """
+        if self.detections["scores"].shape[1] == 0:
+            return torch.zeros_like(self.scene.boxes[..., 0])
+        scores = self.detections["scores"][:, :, None]
+        surest, place = torch.where(self._right, scores, 0).max(1)
+        overlap = self._overlap.gather(1, place[:, None]).squeeze(1)
+        reached = ((overlap - IOU_BEFORE_FIRST) / IOU_STEP + 1e-4).floor().clamp(0, IOUS) / IOUS
+        invented_above = (self._invented[:, :, None] & (scores > surest[:, None])).sum(1)
+        found_above = ((surest[:, None] >= surest[:, :, None]) & (surest > 0)[:, None]).sum(2)
+        return torch.where(surest > 0, reached * found_above / (found_above + invented_above).clamp_min(1), 0)
 
     def label_confidence(self, labels: Tensor) -> Tensor:
         """The highest score that covers each object with the label given for it (int64 `[B, M]`), `[B, M]`."""

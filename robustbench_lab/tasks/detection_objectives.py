@@ -72,10 +72,13 @@ class Untargeted(DetectionObjective):
         return _all_of_them(~_matches(prediction, goal).found, goal)
 
     def damage(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
-        """Confidence lost on the objects, and given to what is no object, `[B]`."""
+        """Average precision that the image's objects have lost, and half of the confidence that they have lost, `[B]`.
+
+        Confidence counts because other images' inventions can rank above them.
+        """
         matches = _matches(prediction, goal)
-        lost = torch.where(matches.scene.real, 1 - matches.confidence(), 0).sum(1)
-        return lost + matches.invented_scores()
+        lost = (1 - matches.precision()) + (1 - matches.confidence()) / 2
+        return torch.where(matches.scene.real, lost, 0).sum(1)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ def half_space_setting(
     """A problem on a `HalfSpace` in the bounds 0..1, the first of its samples wrong from the start.
 
     Inputs are well inside the bounds; in `l0`, whose distances account for the bounds, all over them, so that some
-    samples need more than one change. For threat models bound to objects each image is one object.
+    samples need more than one change. For threat models bound to objects each image is one object; for those in units
+    of a series the unit is 1.
     """
     model = HalfSpace(seed).eval()
     whole_image = torch.tensor([0.0, 0.0, *SHAPE[:0:-1]])
@@ -97,5 +98,9 @@ def half_space_setting(
         rng=SampleRng.for_samples(0, stream, [str(index) for index in range(samples)], clean.device),
         batch_size=batch_size,
         minimum_norm=minimum_norm,
-        targets={"boxes": whole_image.repeat(samples, 1, 1), "labels": torch.zeros(samples, 1, dtype=torch.int64)},
+        targets={
+            "boxes": whole_image.repeat(samples, 1, 1),
+            "labels": torch.zeros(samples, 1, dtype=torch.int64),
+            "unit": torch.ones(samples),
+        },
     )

@@ -86,6 +86,17 @@ def test_found_covered_and_invented_are_told_apart() -> None:
     assert matches.label_confidence(torch.tensor([[1, 0]]))[0].tolist() == pytest.approx([0.0, 0.8])
 
 
+def test_an_object_adds_precision_at_its_rank_times_the_thresholds_it_reaches() -> None:
+    objects = scene((HERE, 0), (THERE, 1))
+    near = [0.0, 0, 10, 8]  # IoU 0.8: it reaches 7 of the 10 thresholds
+    ranked = detections_of([(NOWHERE, 0.9, 1), (THERE, 0.8, 1), (NOWHERE, 0.7, 0), (near, 0.6, 0), (NOWHERE, 0.1, 0)])
+    # THERE: of two detections down to it one is right. HERE: of four, two.
+    assert Matches(objects, ranked).precision()[0].tolist() == pytest.approx([0.7 * 2 / 4, 1 / 2])
+    assert Matches(objects, detections_of([])).precision().tolist() == [[0.0, 0.0]]
+    perfect = detections_of([(HERE, 0.9, 0), (THERE, 0.8, 1), (NOWHERE, 0.1, 0)])
+    assert Matches(objects, perfect).precision()[0].tolist() == pytest.approx([1.0, 1.0])
+
+
 def test_a_detection_below_the_working_point_covers_nothing() -> None:
     matches = Matches(scene((HERE, 0)), detections_of([(HERE, 0.49, 0)]))
     assert not matches.found.any()

@@ -62,13 +62,15 @@ def test_neither_model_hides_its_gradient_so_half_the_range_as_budget_breaks_nea
     assert accuracy_under_pgd(digits_cnn_at(), *samples, eps=0.5) <= 0.02
 
 
-@pytest.mark.parametrize("spec", rbl_reference.rbl_models(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [one for one in rbl_reference.rbl_models() if one.name in BUNDLED], ids=lambda spec: spec.name
+)
 def test_a_model_spec_names_its_factory_and_files_that_ship(spec: ModelSpec) -> None:
     assert resolve_name(str(spec.factory)) is BUNDLED[spec.name]
     for name in spec.files:
         package, _, path = name.partition(":")
         assert (files(package) / path).is_file()
-    (dataset,) = rbl_reference.rbl_datasets()
+    (dataset,) = (one for one in rbl_reference.rbl_datasets() if one.name == "digits")
     assert spec.reference_dataset == dataset.name
     assert spec.fits == (dataset.family,)
 

@@ -70,6 +70,7 @@ class Toys:
             ModelSpec(name="net-b", factory=never_called),
             ModelSpec(name="for-circles", factory=never_called, fits=("circles",)),
             ModelSpec(name="counter", factory=never_called, tasks=("counting",)),
+            ModelSpec(name="anything", factory=never_called, tasks=()),
         ]
 
     @hookimpl
@@ -236,6 +237,15 @@ def test_only_models_of_the_named_task_are_planned(plan: Plan) -> None:
     assert [(one.label, one.reason) for one in made.left_out] == [
         ("counter on squares", "the model is for counting, not classification")
     ]
+
+
+def test_a_model_for_any_task_takes_the_task_of_its_data(plan: Plan) -> None:
+    made = plan(models=["anything"])
+    assert [cell.task for cell in made.cells] == ["classification"]
+    with pytest.raises(RblError, match="untargeted on anything: it is for classification, not counting"):
+        plan(models=["anything"], datasets=["dots"])
+    with pytest.raises(RblError, match="anything on squares: the dataset is for classification, not counting"):
+        plan(models=["anything"], tasks=["counting"])
 
 
 # ---------------------------------------------------------------- what is refused

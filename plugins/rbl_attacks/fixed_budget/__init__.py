@@ -43,7 +43,7 @@ SPECS = [
         factory="rbl_attacks.fixed_budget.apgd:apgd",
         summary="projected gradient ascent that sets its own step size (Croce & Hein 2020)",
         tasks=(),
-        threat_models=NORM_BALLS,
+        threat_models=(*NORM_BALLS, "series"),
         version="1",
         estimate_passes=_apgd_passes,
     ),

@@ -83,7 +83,8 @@ def _momentum_search(problem: AttackProblem, query: Query, ranked: Tensor, draw:
     order = torch.inf if problem.norm == "linf" else 2
     length = torch.linalg.vector_norm(noise.flatten(1), ord=order, dim=1).add_(1e-12)
     problem.new_search()
-    x = problem.project(problem.clean + noise.mul_((problem.eps / length).view(-1, *[1] * (noise.ndim - 1))))
+    noise = noise.mul_((problem.eps / length).view(-1, *[1] * (noise.ndim - 1))).mul_(problem.unit)
+    x = problem.project(problem.clean + noise)
     at = Iterate.start(query, x, ranked)
     rule = MomentumSteps.start(problem, at, steps, rho)
     drop_done(problem, at, rule)

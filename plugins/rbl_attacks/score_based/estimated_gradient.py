@@ -32,17 +32,17 @@ def estimated_gradient(
 ) -> Tensor:
     """The mean over `pairs` directions v of `v * (loss(x + radius v) - loss(x - radius v)) / (2 radius)`, `[A, ...]`.
 
-    The points looked at may lie outside the region, so none of them is a candidate. Where the loss is no number, the
-    direction counts as flat.
+    The directions are in units of the budget (`problem.unit`), as the radius is. The points looked at may lie outside
+    the region, so none of them is a candidate. Where the loss is no number, the direction counts as flat.
     """
     gradient = torch.zeros_like(x)
     for pair in range(pairs):
-        direction = directions(problem, f"{draw}/{pair}")
+        direction = directions(problem, f"{draw}/{pair}").mul_(problem.unit)
         ahead = problem.loss(x.add(direction, alpha=radius), loss, candidate=False)
         behind = problem.loss(x.sub(direction, alpha=radius), loss, candidate=False)
         slope = ((ahead - behind) / (2 * radius * pairs)).nan_to_num_(0, 0, 0)
         gradient.addcmul_(direction, slope.view(-1, *[1] * (x.ndim - 1)))
-    return gradient
+    return gradient / problem.unit**2
 
 
 def rademacher(problem: AttackProblem, draw: str) -> Tensor:

@@ -30,7 +30,7 @@ def nes(
 
     queries: forward passes of one sample at most: each step takes two for a pair, and one for the new input.
     pairs: random directions of one step, each looked at both ways; fewer where not even one step could be afforded.
-    sigma: the Gaussian's standard deviation, in the units of the data.
+    sigma: the Gaussian's standard deviation, in the units of the data (in `series`: of each series' spread).
     step_size: of the first step, in the units of eps; None: eps / 5, the paper's 0.01 at 0.05. It falls to 0 linearly.
     momentum: share of the last direction that each step keeps.
     loss: one of the objective's losses; None: its usual one.

