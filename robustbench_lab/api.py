@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IN_MEMORY = "in-memory"
-TASKS = ("classification", "detection")
+TASKS = ("classification", "detection", "forecasting")
 """What a model at hand may be for; the data decides."""
+OPEN = Bounds(-math.inf, math.inf)
+USUAL_BUDGETS = {"forecasting": ("series", 0.1)}
+"""Norm and eps where none are named; for the other tasks linf 8/255."""
 PLAIN = (bool, int, float, str, tuple)
 """Types of a module's own attributes that are part of its fingerprint, beside tensors and functions."""
 
@@ -66,15 +70,19 @@ def evaluate(
     database: str | Path | None = None,
     **spec: Any,
 ) -> Evaluation:
-    """Measure how a classifier or a detector holds up against attacks.
+    """Measure how a classifier, a detector or a forecaster holds up against attacks.
 
     model: a `torch.nn.Module` that maps images `[N, C, H, W]` in [0, 1] (normalisation inside) to logits `[N, K]`, a
-        detector's to a `DetectorOutput`; or the name of a model as `rbl run --model` takes it.
+        detector's to a `DetectorOutput`; a forecaster's histories `[N, L, C]` to `[N, H, C]`, in the data's own units;
+        or the name of a model as `rbl run --model` takes it.
     dataset: inputs `[N, ...]` (float in [0, 1]) and labels `[N]`, as tensors or arrays, or the name of a dataset. A
         detector's targets are a dict: `boxes` `[N, M, 4]` xyxy in pixels, `labels` `[N, M]` (-1: no object in this
-        place), and `crowd` bool `[N, M]` where there are crowds.
+        place), and `crowd` bool `[N, M]` where there are crowds. A forecaster's are a dict as well: `future`
+        `[N, H, C]`, and of each series' training part `scale`, the mean absolute error of the seasonal naive forecast,
+        and `unit`, the standard deviation, `[N]` or `[N, C]`.
     attacks: as `rbl run --attack` takes them, such as "pgd(steps=50)".
-    norm, eps: the threat model; None: the dataset's usual one (in-memory data: linf 8/255).
+    norm, eps: the threat model; None: the dataset's usual one (in-memory data: linf 8/255; of forecasters: 0.1 in
+        `series`).
     database: keep the results there, so that a second call computes nothing twice; None: nowhere.
     spec: further fields of an experiment, such as `defenses=["jpeg"]`.
 
@@ -135,9 +143,22 @@ def _model_spec(model: nn.Module) -> ModelSpec:
 def _dataset_spec(pair: tuple[Any, Any]) -> DatasetSpec:
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise UsageError(f"dataset is a {type(pair).__name__}: give a pair (inputs, labels), or the name of a dataset")
-    task = "detection" if isinstance(pair[1], Mapping) else "classification"
     data = InMemoryDataset.of(*pair)
-    return DatasetSpec(name=IN_MEMORY, factory=lambda: data, tasks=(task,), version=data.revision)
+    norm, eps = USUAL_BUDGETS.get(data.task, ("linf", 8 / 255))
+    return DatasetSpec(
+        name=IN_MEMORY,
+        factory=lambda: data,
+        tasks=(data.task,),
+        version=data.revision,
+        default_norm=norm,
+        default_eps=eps,
+    )
+
+
+def _task_of(targets: Any) -> str:
+    if not isinstance(targets, Mapping):
+        return "classification"
+    return "forecasting" if "future" in targets else "detection"
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -174,11 +195,12 @@ class InMemoryDataset:
 
     inputs: Tensor
     targets: Any
-    """Labels `[N]`, or a detector's dict."""
+    """Labels `[N]`, or a detector's or forecaster's dict."""
     revision: str
     sample_ids: tuple[str, ...]
     bounds: Bounds = field(default_factory=Bounds)
     classes: int | None = None
+    task: str = "classification"
 
     @classmethod
     def of(cls, inputs: Any, targets: Any) -> InMemoryDataset:
@@ -186,13 +208,16 @@ class InMemoryDataset:
         images = _tensor(inputs)
         if not images.is_floating_point():
             raise UsageError(f"inputs are {images.dtype}: convert them to float in [0, 1], for images x.float() / 255")
-        read = _scene_targets if isinstance(targets, Mapping) else _labels
+        task = _task_of(targets)
+        read = {"detection": _scene_targets, "forecasting": _window_targets}.get(task, _labels)
         checked = read(targets, len(images))
         images = images.float().contiguous()
         digest = sha256(repr(images.shape).encode() + images.numpy().tobytes())
         for tensor in checked.values() if isinstance(checked, dict) else [checked]:
             digest.update(tensor.numpy().tobytes())
-        return cls(images, checked, digest.hexdigest(), tuple(str(index) for index in range(len(images))))
+        names = tuple(str(index) for index in range(len(images)))
+        bounds = OPEN if task == "forecasting" else Bounds()
+        return cls(images, checked, digest.hexdigest(), names, bounds, task=task)
 
     def load(self, indices: Sequence[int]) -> Samples:
         """Samples by position."""
@@ -225,3 +250,20 @@ def _scene_targets(targets: Mapping[str, Any], samples: int) -> dict[str, Tensor
         text = f"boxes {shapes[0]}, labels {shapes[1]} ({labels.dtype}) and crowd {shapes[2]} do not fit together"
         raise UsageError(f"{text}: {samples} inputs need [N, M, 4], integers [N, M] and [N, M]")
     return {"boxes": boxes.contiguous(), "labels": labels.long(), "crowd": crowd}
+
+
+def _window_targets(targets: Mapping[str, Any], samples: int) -> dict[str, Tensor]:
+    """A forecaster's, checked."""
+    if missing := {"scale", "unit"} - set(targets):
+        raise UsageError(f"a forecaster's targets need 'future' [N, H, C], 'scale' and 'unit'; missing: {min(missing)}")
+    checked = {name: _tensor(targets[name]).float().contiguous() for name in ("future", "scale", "unit")}
+    shapes = {name: list(one.shape) for name, one in checked.items()}
+    units = ([samples], [samples, *shapes["future"][2:]])
+    if (
+        len(shapes["future"]) != 3
+        or shapes["future"][0] != samples
+        or not all(shapes[n] in units for n in ("scale", "unit"))
+    ):
+        text = "future {future}, scale {scale} and unit {unit} do not fit together".format(**shapes)
+        raise UsageError(f"{text}: {samples} histories need [N, H, C], and [N] or [N, C] each")
+    return checked

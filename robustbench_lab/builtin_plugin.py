@@ -20,6 +20,7 @@ DETECTION_OBJECTIVES = {
     "mislabel": ("Mislabel", "objects are found and called something else"),
     "targeted-mislabel": ("TargetedMislabel", "objects are found and given one chosen label"),
     "dag": ("Dag", "every candidate about an object is called something else (Xie et al. 2017)"),
+    "feature": ("Feature", "features lose their contrast, so that the attack transfers (Lu et al. 2020)"),
     "latency": ("Latency", "non-maximum suppression gets many times more candidates"),
 }
 """Name to factory and summary."""

@@ -76,6 +76,8 @@ class ComponentSpec:
     """Importable modules it needs. Missing ones leave it listed, with what to install."""
     extra: str | None = None
     """The extra of `robustbench-lab` that brings `requires`."""
+    install: str | None = None
+    """The command that brings `requires`, where an extra cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Changes that happen to images without an adversary: common corruptions, and rotations with shifts.
 
 This module imports no torch; the geometry is in natural_regions.py. Neither threat model is a norm: their regions have
-no projection and no steepest direction, and serve attacks that make their candidates themselves.
+no steepest direction, and serve attacks that make their candidates themselves.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.errors import SkipCell
+from robustbench_lab.errors import SkipCell, UsageError
 from robustbench_lab.threat_models import L2, Linf
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class Series:
 
     def check(self, bounds: Bounds) -> None:  # noqa: ARG002 (a budget in units of the series has no upper end)
         """Raise UsageError unless `eps` is a finite number above 0."""
-        self._ball.check(OPEN)
+        if not (math.isfinite(self.eps) and self.eps > 0):
+            raise UsageError(f"series eps={self.eps:g}: give a number of standard deviations above 0, such as 0.1")
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> Region:
         """The region around histories `[N, L, C]` with the targets of task `forecasting`. Raises SkipCell."""

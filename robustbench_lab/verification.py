@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.component_syntax import parse_component
@@ -122,7 +124,19 @@ def _compare(
     setting = unit_setting(unit, bench, loaded, record.batch_size)
     audit = judge(unit, loaded, setting, inputs.to(setting.clean), torch.zeros_like(setting.open))
     rows = slice(unit.start, unit.stop)
-    for name in ("clean_correct", "robust"):
-        differ = int(np.count_nonzero(getattr(audit.outcomes, name) != getattr(stored, name)[rows]))
+    pairs = {name: (getattr(audit.outcomes, name), getattr(stored, name)) for name in ("clean_correct", "robust")}
+    pairs |= {name: (audit.outcomes.columns.get(name), column) for name, column in stored.columns.items()}
+    for name, (here, column) in pairs.items():
+        differ = len(inputs) if here is None else int(_differ(here, column[rows]).sum())
         if differ > TOLERATED * len(inputs):
             yield f"{name} comes out differently on {differ} of {len(inputs)} samples"
+
+
+def _differ(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
+    """The samples in which two columns `[N, ...]` differ by more than rounding; units of a cell are filled with zeros."""
+    most = np.maximum(first.shape, second.shape)
+    first, second = (
+        np.pad(one, [(0, size - own) for size, own in zip(most, one.shape, strict=True)]) for one in (first, second)
+    )
+    differ: NDArray[np.bool_] = ~np.isclose(first, second, rtol=1e-3, atol=1e-3, equal_nan=True)
+    return differ.reshape(len(first), -1).any(axis=1)

@@ -6,6 +6,12 @@ from robustbench_lab.contracts import DatasetSpec, ModelSpec
 DIGITS_EPS = 0.15
 """At this l-infinity budget plain training has lost nearly all of its accuracy and adversarial training little."""
 SCENES_EPS = 8 / 255
+"""The same on scenes; the budget that detectors are usually attacked with (TOG, Chow et al. 2020)."""
+DETECTORS = {
+    "scene-fcos": "small anchor-free detector on digit-scenes, plain training (FCOS, Tian et al. 2019)",
+    "scene-fcos-at": "small anchor-free detector on digit-scenes, adversarial training (Zhang & Wang 2019)",
+}
+"""Name to summary."""
 DEMAND_EPS = 0.1
 """In standard deviations of the training part."""
 FORECASTERS = {
@@ -31,6 +37,16 @@ def rbl_datasets() -> list[DatasetSpec]:
             version="1",
         ),
         DatasetSpec(
+            name="digit-scenes",
+            factory="rbl_reference.scenes:DigitScenes",
+            summary="1 to 5 real handwritten digits on real photographs, 64x64 pixels, 100 scenes to test",
+            tasks=("detection",),
+            family="digit-scenes",
+            default_norm="linf",
+            default_eps=SCENES_EPS,
+            version="1",
+        ),
+        DatasetSpec(
             name="victoria-demand",
             factory="rbl_reference.victoria_demand:VictoriaDemand",
             summary="hourly electricity demand of Victoria, a week to the day that follows, 219 days to test (AEMO)",
@@ -46,7 +62,7 @@ def rbl_datasets() -> list[DatasetSpec]:
 
 @hookimpl
 def rbl_models() -> list[ModelSpec]:
-    """Small networks with weights in this package; train_digits.py and train_forecasters.py made them."""
+    """Small networks with weights in this package; made by the train_*.py beside them."""
     return [
         ModelSpec(
             name="digits-cnn",
@@ -65,6 +81,24 @@ def rbl_models() -> list[ModelSpec]:
             fits=("digits",),
             reference_dataset="digits",
             version="1",
+        ),
+        *(
+            ModelSpec(
+                name=name,
+                factory=f"rbl_reference.scene_fcos:{name.replace('-', '_')}",
+                summary=summary,
+                tasks=("detection",),
+                files=(
+                    f"rbl_reference:weights/{name}.safetensors",
+                    "rbl_reference:scene_fcos.py",
+                    "rbl_reference:fcos_loss.py",
+                    "rbl_reference:suppression.py",
+                ),
+                fits=("digit-scenes",),
+                reference_dataset="digit-scenes",
+                version="1",
+            )
+            for name, summary in DETECTORS.items()
         ),
         *(
             ModelSpec(

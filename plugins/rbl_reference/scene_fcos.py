@@ -59,7 +59,9 @@ class SceneFCOS(nn.Module):
         reach = STRIDE * self.edges(features).flatten(2).transpose(1, 2).clamp_max(LONGEST_LOG).exp()
         candidates = torch.cat([points - reach[..., :2], points + reach[..., 2:]], dim=2)
         loss = partial(fcos_loss, points, STRIDE, candidates, logits)
-        return DetectorOutput.from_candidates(candidates, logits, training_loss=loss, suppress=keep_best)
+        return DetectorOutput.from_candidates(
+            candidates, logits, training_loss=loss, suppress=keep_best, features=features.flatten(1)
+        )
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

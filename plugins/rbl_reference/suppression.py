@@ -1,4 +1,4 @@
-"""Non-maximum suppression by torchvision's operator, which is several times as fast as the core's; else by the core's."""
+"""Non-maximum suppression by torchvision's operator, several times as fast as the core's, or else by the core's."""
 
 import functools
 from collections.abc import Callable

@@ -40,6 +40,7 @@ class OneStageDetector(nn.Module):
             candidates=resizing.boxes_back(self._boxes(heads, anchors)),
             logits=self.classes.chosen(self._log_odds(heads)),
             training_loss=partial(self._losses, heads, anchors, cells, resizing),
+            features=torch.cat([one.flatten(1) for one in features], dim=1),
         )
 
     def _boxes(self, heads: Heads, anchors: list[Tensor]) -> Tensor:

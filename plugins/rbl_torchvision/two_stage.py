@@ -74,6 +74,7 @@ class TwoStageDetector(nn.Module):
             candidates=resizing.boxes_back(boxes),
             logits=logits,
             training_loss=partial(self._losses, features, proposing, judged, shrunk, resizing),
+            features=torch.cat([one.flatten(1) for one in features.values()], dim=1),
         )
 
     def _propose(self, shrunk: ImageList, features: dict[str, Tensor]) -> _Proposing:

@@ -95,6 +95,8 @@ class Entry:
 
     def install_command(self, missing: str) -> str:
         """The pip command that brings what a component requires. missing: its import name, the last resort."""
+        if self.spec.install:
+            return str(self.spec.install)
         if self.spec.extra:
             return f'pip install "robustbench-lab[{self.spec.extra}]"'
         return f"pip install {self.plugin.distribution or missing}"

@@ -82,6 +82,22 @@ class Untargeted(DetectionObjective):
 
 
 @dataclass(frozen=True)
+class Feature(Untargeted):
+    """Features without contrast, which later layers of any network can make little of: an attack that is to transfer.
+
+    Dispersion reduction (Lu et al. 2020, "Enhancing Cross-Task Black-Box Transferability of Adversarial Examples with
+    Dispersion Reduction", CVPR).
+    """
+
+    def loss(self, name: str | None, prediction: DetectorOutput, goal: Goal) -> Tensor:  # noqa: ARG002
+        """`dispersion`: the standard deviation of the backbone's features, downwards, `[B]`."""
+        _choose(name, ("dispersion",))
+        if prediction.features is None:
+            raise SkipCell("the detector does not show its backbone's features")
+        return -prediction.features.std(dim=1)
+
+
+@dataclass(frozen=True)
 class Vanish(DetectionObjective):
     """Nothing is reported where the objects are."""
 

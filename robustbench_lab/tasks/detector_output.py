@@ -12,7 +12,7 @@ Resizing and normalisation belong inside it, and boxes are in the pixels of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -48,6 +48,8 @@ class DetectorOutput:
     training_loss: TrainingLoss | None = None
     """The loss the detector is trained with, of each image by itself, in eval mode: no dropout, batch statistics
     frozen, nothing drawn at random."""
+    features: Tensor | None = None
+    """`[B, F]`: what the backbone makes of each image, for attacks that are to transfer."""
 
     @classmethod
     def from_candidates(
@@ -59,6 +61,7 @@ class DetectorOutput:
         least_score: float = 0.05,
         most_overlap: float = 0.5,
         suppress: Suppression = keep_best,
+        features: Tensor | None = None,
     ) -> DetectorOutput:
         """The output of a detector whose detections are its candidates after class-wise suppression.
 
@@ -66,12 +69,11 @@ class DetectorOutput:
         suppress: what does the same as `keep_best`, faster.
         """
         boxes, odds = candidates.detach(), logits.detach()
-        return cls(
-            lambda: suppressed(boxes, odds.sigmoid(), least_score, most_overlap, suppress),
-            candidates,
-            logits,
-            training_loss,
-        )
+
+        def detect() -> Detections:
+            return suppressed(boxes, odds.sigmoid(), least_score, most_overlap, suppress)
+
+        return cls(detect, candidates, logits, training_loss, features)
 
     @cached_property
     def detections(self) -> Detections:
@@ -93,19 +95,17 @@ class DetectorOutput:
 
     def detach(self) -> DetectorOutput:
         """The same without the graph; a training loss has no meaning then."""
-        boxes = None if self.candidates is None else self.candidates.detach()
-        logits = None if self.logits is None else self.logits.detach()
-        return DetectorOutput(self.detect, boxes, logits)
+        parts = (self.candidates, self.logits, self.features)
+        boxes, logits, features = (None if one is None else one.detach() for one in parts)
+        return DetectorOutput(self.detect, boxes, logits, features=features)
 
     def in_float32(self) -> DetectorOutput:
         """The same with candidates and losses in float32, after a pass in mixed precision."""
         loss = self.training_loss
-        return replace(
-            self,
-            candidates=None if self.candidates is None else self.candidates.float(),
-            logits=None if self.logits is None else self.logits.float(),
-            training_loss=None if loss is None else lambda boxes, labels: loss(boxes, labels).float(),
-        )
+        parts = (self.candidates, self.logits, self.features)
+        boxes, logits, features = (None if one is None else one.float() for one in parts)
+        in_float32 = None if loss is None else lambda boxes, labels: loss(boxes, labels).float()
+        return DetectorOutput(self.detect, boxes, logits, in_float32, features)
 
 
 def suppressed(

@@ -40,7 +40,8 @@ class GridDetector(nn.Module):
         pixels = F.unfold(images - 0.5, CELL, stride=CELL).transpose(1, 2)  # [B, cells, pixels]
         logits = pixels @ self.weight.T
         boxes = self.boxes.expand(len(images), -1, -1)
-        return DetectorOutput.from_candidates(boxes, logits, training_loss=partial(_cross_entropy, boxes, logits))
+        loss = partial(_cross_entropy, boxes, logits)
+        return DetectorOutput.from_candidates(boxes, logits, training_loss=loss, features=pixels.flatten(1))
 
 
 def cell_boxes() -> Tensor:

@@ -19,6 +19,7 @@ from robustbench_lab.tasks.detection_objectives import (
     Dag,
     DetectionObjective,
     Fabricate,
+    Feature,
     Latency,
     Mislabel,
     TargetedMislabel,
@@ -38,6 +39,7 @@ OBJECTIVES = [
     Mislabel(),
     TargetedMislabel(target=1),
     Dag(),
+    Feature(),
     Latency(least_score=0.35),
 ]
 

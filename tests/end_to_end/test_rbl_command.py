@@ -66,7 +66,7 @@ def by_model(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Finished:
-    """A folder with the results of the run that the README begins with."""
+    """A folder with the results of the run that the README begins with, for classifiers alone."""
 
     folder: Path
     run: Done
@@ -76,8 +76,17 @@ class Finished:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
-    run = rbl(folder, "run", "--attack", "pgd", "--json")
+    run = rbl(folder, "run", "--attack", "pgd", "--task", "classification", "--json")
     return Finished(folder, run, by_model(run.document))
+
+
+def test_with_nothing_else_named_the_bundled_models_of_all_tasks_are_evaluated(tmp_path: Path) -> None:
+    cells = rbl(tmp_path, "run", "--attack", "pgd(steps=1)", "--samples", "10", "--json").document["cells"]
+    assert {cell["status"] for cell in cells} == {"ok"}
+    bundled = {(cell["dataset"], cell["model"]) for cell in cells}
+    assert {("digits", "digits-cnn"), ("digits", "digits-cnn-at")} <= bundled
+    assert {("digit-scenes", "scene-fcos"), ("digit-scenes", "scene-fcos-at")} <= bundled
+    assert "victoria-demand" in {dataset for dataset, _ in bundled}
 
 
 def test_one_command_evaluates_the_bundled_models_and_prints_a_documented_document(finished: Finished) -> None:
@@ -97,7 +106,7 @@ def test_one_command_evaluates_the_bundled_models_and_prints_a_documented_docume
 
 
 def test_a_second_run_computes_nothing_says_so_and_prints_the_same_results(finished: Finished) -> None:
-    again = rbl(finished.folder, "run", "--attack", "pgd")
+    again = rbl(finished.folder, "run", "--attack", "pgd", "--task", "classification")
     assert again.err.splitlines()[-1] == (
         "all 2 cells are in rbl.db already: nothing was computed (--fresh evaluates them again)"
     )
@@ -149,7 +158,7 @@ def test_show_takes_the_beginning_of_an_id_and_gives_every_sample(finished: Fini
         assert (one["distance"] is None) == one["robust"]
         assert one["clean_correct"] or one["distance"] == 0
         assert one["robust"] or one["distance"] <= cell["eps"] * 1.0001
-    assert document["provenance"]["command"][1:] == ["run", "--attack", "pgd", "--json"]
+    assert document["provenance"]["command"][1:] == ["run", "--attack", "pgd", "--task", "classification", "--json"]
     page = rbl(finished.folder, "show", cell["cell_id"][:10]).out
     assert cell["cell_id"] in page
 

@@ -147,6 +147,25 @@ def test_attacks_of_every_kind_are_among_those_that_run() -> None:
     assert {"pgd", "fgsm", "apgd", "mim", "nes", "noise"} <= {spec.name for spec in taskless_attacks()}
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    ("name", "share"), [("pgd", 0.97), ("fgsm", 0.999), ("apgd", 0.99), ("mim", 0.99), ("nes", 0.9)]
+)
+def test_attacks_come_near_to_the_best_shift_of_two_series_in_very_different_units(
+    name: str, share: float, norm: Any
+) -> None:
+    catalog = open_catalog([])
+    setting = forecast_setting(Series(EPS, norm), Up())
+    problem = AttackProblem(setting)
+    catalog.build("attacks", catalog.resolve("attacks", Component(name), task="forecasting"), problem)
+    columns = audit_attack(problem, setting, setting.model, passes=1).outcomes.columns
+    weight = LinearForecaster().mean_weight
+    # Of the mean over both series: in l2 the two share the budget.
+    best = EPS * float(weight.abs().sum() if norm == "linf" else weight.norm() / 2**0.5)
+    assert (columns["shift"] <= best * 1.0001).all()
+    assert (columns["shift"] >= share * best).all()
+
+
 def test_noise_costs_much_less_than_pgd() -> None:
     rise = {}
     for name in ("noise", "pgd"):

@@ -13,8 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustbench_lab import evaluate
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.errors import UsageError
 from robustbench_lab.leaderboard_definition import LeaderboardDefinition
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.ranking import rank
@@ -27,7 +29,7 @@ from robustbench_lab.tasks.forecast_errors import mae, mase, mse, smape
 from robustbench_lab.tasks.forecasting import Forecasting
 from robustbench_lab.tasks.forecasting_objectives import Error
 from robustbench_lab.testing.example_results import example_result
-from robustbench_lab.testing.known_forecasters import forecast_setting
+from robustbench_lab.testing.known_forecasters import LinearForecaster, forecast_setting
 
 TASK = Forecasting()
 METRICS = (
@@ -231,3 +233,22 @@ def test_preflight_names_what_is_no_forecaster() -> None:
     (finding,) = TASK.examine(TASK.kept(future + 4 * targets["unit"][:, None]), targets, None)
     assert (finding.code, finding.severity) == ("forecast-far-off", Severity.SUSPECT)
     assert TASK.examine(TASK.kept(future), targets, None) == []
+
+
+# ---------------------------------------------------------------- from Python
+
+
+def test_a_forecaster_and_windows_at_hand_are_evaluated_from_python() -> None:
+    setting = forecast_setting(Series(0.1), Error())
+    targets = {name: setting.targets[name].numpy() for name in ("future", "scale", "unit")}
+    result = evaluate(LinearForecaster(), (setting.clean, targets), attacks=["pgd(steps=20)"])
+    (table,) = result.leaderboard.tables
+    assert (table.norm, table.eps, table.sort) == ("series", 0.1, "robust_mase")
+    metrics = table.rows[0].metrics
+    assert metrics["robust_mase"].value > 1.1 * metrics["clean_mase"].value
+    with pytest.raises(UsageError, match=r"missing: scale"):
+        evaluate(
+            LinearForecaster(), (setting.clean, {"future": targets["future"], "unit": targets["unit"]}), attacks=[]
+        )
+    with pytest.raises(UsageError, match=r"unit \[5, 2\] do not fit together: 6 histories need"):
+        evaluate(LinearForecaster(), (setting.clean, {**targets, "unit": targets["unit"][:5]}), attacks=[])

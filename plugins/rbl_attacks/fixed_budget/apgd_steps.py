@@ -202,6 +202,8 @@ def _changed(problem: AttackProblem, x: Tensor) -> Tensor:
 
 def _steepest(problem: AttackProblem, gradient: Tensor, x: Tensor) -> Tensor:
     """The steepest direction of size 1, always of finite numbers. Overwrites `gradient`."""
+    if isinstance(problem.unit, Tensor):
+        return problem.steepest(gradient.nan_to_num_(0, 0, 0), x)
     if problem.norm == "linf":
         return gradient.sign_()  # 0 where it is NaN
     norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)

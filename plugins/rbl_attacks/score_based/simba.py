@@ -35,11 +35,13 @@ def simba(
 
     queries: forward passes of one sample: the start, the steps, and at last the best input once more.
     basis: `pixel`: single elements; `dct`: cosine waves of one channel, from low to high frequencies.
-    step_size: length of one step, in the units of the data; None: 0.2, the paper's, for inputs in a range of 1.
+    step_size: length of one step, in the units of the data; None: 0.2, the paper's, for inputs in a range of 1, and
+        eps / 5 where the range is open.
     loss: one of the objective's losses; None: its usual one, whose order is that of the label's probability.
     """
     image = ImageShape.of(tuple(problem.clean.shape[1:]))
-    size = 0.2 * problem.bounds.width if step_size is None else step_size
+    usual = 0.2 * (problem.bounds.width if math.isfinite(problem.bounds.width) else problem.eps)
+    size = usual if step_size is None else step_size
     x, order = problem.clean.clone(), _order(problem, image, basis, queries)
     turn, forth = order.new_zeros(len(x), dtype=torch.int64), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     best = _known(problem.loss(x, loss))
