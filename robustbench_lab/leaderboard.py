@@ -200,8 +200,8 @@ def _ranks(contest: Sequence[LeaderboardRow], main: NamedMetric, alpha: float) -
         robust = [row.robust for row in contest if row.robust is not None]
         return rank_rows([float(one.mean()) for one in robust], robust, alpha=alpha) if robust else []
     sign = 1 if main.higher_is_better else -1
-    scores = [sign * row.metrics[main.name].value for row in contest]
-    return tied_ranks(scores, paired_bootstrap(replicates), alpha)
+    values = [row.metrics[main.name].value for row in contest]
+    return tied_ranks([sign * value for value in values], paired_bootstrap(replicates, values), alpha)
 
 
 def _sorted_rows(

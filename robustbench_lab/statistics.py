@@ -144,7 +144,9 @@ def rank_rows(scores: Sequence[float], samples: Sequence[NDArray[np.bool_]], alp
     return tied_ranks(scores, _mcnemar_matrix(samples), alpha)
 
 
-def paired_bootstrap(replicates: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def paired_bootstrap(
+    replicates: Sequence[NDArray[np.float64]], values: Sequence[float] | None = None
+) -> NDArray[np.float64]:
     """Two-sided p-values `[R, R]` of all pairs of R rows that their metrics are equal.
 
     Efron & Tibshirani 1993, chapter 16.
@@ -152,6 +154,8 @@ def paired_bootstrap(replicates: Sequence[NDArray[np.float64]]) -> NDArray[np.fl
     Args:
         replicates: of each row the metric on resampled samples, `[B]`, the same resamples for all rows. Rows with fewer
             of them are compared on those. NaN stands for a resample on which the metric does not exist.
+        values: the metric of each row on the samples themselves, `[R]`; differences on resamples are then moved so that
+            their mean lies on the difference of the two. None: the metric's replicates have no bias.
     """
     p_values = np.ones((len(replicates), len(replicates)))
     for one in range(len(replicates)):
@@ -159,6 +163,8 @@ def paired_bootstrap(replicates: Sequence[NDArray[np.float64]]) -> NDArray[np.fl
             common = min(len(replicates[one]), len(replicates[other]))
             difference = replicates[one][:common] - replicates[other][:common]
             difference = difference[~np.isnan(difference)]
+            if values is not None and len(difference):
+                difference = difference - difference.mean() + values[one] - values[other]
             tails = [
                 (np.count_nonzero(side) + 1) / (len(difference) + 1) for side in (difference <= 0, difference >= 0)
             ]

@@ -133,10 +133,11 @@ def _compare(
 
 
 def _differ(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
-    """The samples in which two columns `[N, ...]` differ by more than rounding; units of a cell are filled with zeros."""
+    """The samples in which two columns `[N, ...]` differ by more than rounding; where one is narrower it has zeros."""
     most = np.maximum(first.shape, second.shape)
     first, second = (
         np.pad(one, [(0, size - own) for size, own in zip(most, one.shape, strict=True)]) for one in (first, second)
     )
-    differ: NDArray[np.bool_] = ~np.isclose(first, second, rtol=1e-3, atol=1e-3, equal_nan=True)
-    return differ.reshape(len(first), -1).any(axis=1)
+    same = np.isclose(first, second, rtol=1e-3, atol=1e-3, equal_nan=True)
+    differ: NDArray[np.bool_] = ~same.reshape(len(first), -1).all(axis=1)
+    return differ

@@ -38,7 +38,7 @@ class OneStageDetector(nn.Module):
         return DetectorOutput(
             detect=partial(self._detections, heads, anchors, cells, shrunk, resizing),
             candidates=resizing.boxes_back(self._boxes(heads, anchors)),
-            logits=self.classes.chosen(self._log_odds(heads)),
+            logits=self._log_odds(heads),
             training_loss=partial(self._losses, heads, anchors, cells, resizing),
             features=torch.cat([one.flatten(1) for one in features], dim=1),
         )
@@ -50,11 +50,11 @@ class OneStageDetector(nn.Module):
         return boxes.view_as(deltas)
 
     def _log_odds(self, heads: Heads) -> Tensor:
-        """Of every output. FCOS's score is the geometric mean of the class's and the centre's probability."""
+        """Of the dataset's classes. FCOS's score is the geometric mean of the class's and the centre's probability."""
         logits = heads["cls_logits"]
         if isinstance(self.net, SSD):
-            odds = log_odds(logits, background=0)
-            return nn.functional.pad(odds, (1, 0))  # a place for the background, which is none of the classes
+            return self.classes.chosen(log_odds(logits, background=0), first=1)
+        logits = self.classes.chosen(logits)
         if isinstance(self.net, FCOS):
             logsigmoid = nn.functional.logsigmoid
             log_score = (logsigmoid(logits) + logsigmoid(heads["bbox_ctrness"])) / 2

@@ -104,7 +104,7 @@ class TwoStageDetector(nn.Module):
         most = self.net.rpn._post_nms_top_n["testing"]
         boxes, logits = [], []
         for one in judged:
-            odds = self.classes.chosen(nn.functional.pad(log_odds(one.logits, background=0), (1, 0)))
+            odds = self.classes.chosen(log_odds(one.logits, background=0), first=1)
             likeliest = self.classes.numbers[odds.argmax(1)]
             decoded = self.net.roi_heads.box_coder.decode(one.deltas, [one.boxes])
             missing = most - len(odds)

@@ -65,9 +65,9 @@ class ClassNumbers(nn.Module):
             raise UsageError(f"label {int(labels.max())} is not among the detector's {known} classes: check labels=")
         return self.numbers[labels]
 
-    def chosen(self, logits: Tensor) -> Tensor:
-        """`[..., outputs]` to `[..., K]`: those of the dataset's classes."""
-        return logits[..., self.numbers]
+    def chosen(self, logits: Tensor, *, first: int = 0) -> Tensor:
+        """`[..., outputs - first]` to `[..., K]`: those of the dataset's classes. first: the number of the first."""
+        return logits[..., self.numbers - first]
 
     def detections(self, found: Sequence[dict[str, Tensor]]) -> Detections:
         """Boxes, scores and the detector's labels of each image, to the dataset's; other classes are left out."""

@@ -62,7 +62,7 @@ class _ClassMatches:
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """mAP of a set of images: NaN where no image has an object."""
+    """The mAP of a set of images: NaN where no image has an object."""
 
     scenes: StoredScenes
 

@@ -129,65 +129,79 @@ class Detection:
         )
 
     def replicates(self, outcomes: Outcomes) -> NDArray[np.float64]:
-        """MAP under attack on resampled images."""
+        """The mAP under attack on resampled images."""
         return _precision(outcomes.columns, "robust").replicates
 
 
 def clean_map(outcomes: Outcomes) -> Estimate:
     """COCO mAP@[.5:.95] of the clean images, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "clean")
-    return percentile_interval(one.value, one.replicates)
+    return _share(one.value, one.replicates)
 
 
 def robust_map(outcomes: Outcomes) -> Estimate:
     """COCO mAP@[.5:.95] under attack, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "robust")
-    return percentile_interval(one.value, one.replicates)
+    return _share(one.value, one.replicates)
 
 
 def clean_map50(outcomes: Outcomes) -> Estimate:
-    """MAP at IoU 0.5 of the clean images, with a 95% bootstrap interval over images."""
+    """The mAP at IoU 0.5 of the clean images, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "clean")
-    return percentile_interval(one.value_at_50, one.replicates_at_50)
+    return _share(one.value_at_50, one.replicates_at_50)
 
 
 def robust_map50(outcomes: Outcomes) -> Estimate:
-    """MAP at IoU 0.5 under attack, with a 95% bootstrap interval over images."""
+    """The mAP at IoU 0.5 under attack, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "robust")
-    return percentile_interval(one.value_at_50, one.replicates_at_50)
+    return _share(one.value_at_50, one.replicates_at_50)
 
 
 def vanished_rate(outcomes: Outcomes) -> Estimate:
     """Of the objects found in clean images, the share that no reported detection covers under attack."""
-    return _per_object(outcomes, outcomes.columns["vanished"])
+    return _share(*_ratio(outcomes.columns["vanished"].sum(1), outcomes.columns["found"].sum(1)))
 
 
 def mislabelled_rate(outcomes: Outcomes) -> Estimate:
     """Of the objects found in clean images, the share that is covered under attack by wrong labels only."""
-    return _per_object(outcomes, outcomes.columns["mislabelled"])
+    return _share(*_ratio(outcomes.columns["mislabelled"].sum(1), outcomes.columns["found"].sum(1)))
 
 
 def fabricated_rate(outcomes: Outcomes) -> Estimate:
     """Reported detections under attack that cover no object at all, for each object found in clean images."""
-    return _ratio(outcomes.columns["fabricated"], outcomes.columns["found"].sum(1))
+    return _estimate(*_ratio(outcomes.columns["fabricated"], outcomes.columns["found"].sum(1)))
 
 
 def false_positives(outcomes: Outcomes) -> Estimate:
     """Reported detections under attack that cover no object, or give it a wrong label, for each image."""
-    return _ratio(outcomes.columns["false_positives"], np.ones(len(outcomes)))
+    return _estimate(*_ratio(outcomes.columns["false_positives"], np.ones(len(outcomes))))
 
 
-def _per_object(outcomes: Outcomes, lost: NDArray[np.bool_]) -> Estimate:
-    return _ratio(lost.sum(1), outcomes.columns["found"].sum(1))
-
-
-def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> Estimate:
-    """Sum over images of the one by the sum of the other; NaN where there is nothing."""
+def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:
+    """Sum over images of the one by the sum of the other, and on resampled images; NaN where there is nothing."""
     weights = resampled_counts(len(parts), RESAMPLES)
     totals = weights @ wholes
-    resampled = (weights @ parts)[totals > 0] / totals[totals > 0]
-    whole = wholes.sum()
-    return percentile_interval(float(parts.sum() / whole) if whole else float("nan"), resampled)
+    replicates = (weights @ parts)[totals > 0] / totals[totals > 0]
+    return float(parts.sum() / wholes.sum()) if wholes.sum() else float("nan"), replicates
+
+
+def _share(value: float, replicates: NDArray[np.float64]) -> Estimate:
+    """The estimate of a share, which cannot be above 1."""
+    one = _estimate(value, replicates)
+    return Estimate(one.value, one.low, min(one.high, 1.0))
+
+
+def _estimate(value: float, replicates: NDArray[np.float64]) -> Estimate:
+    """A value with its percentile interval, moved so that the replicates' mean lies on the value.
+
+    Resampled images repeat, and repeated images have a higher mAP than fresh ones: the replicates lie around another
+    place than the value does, which says nothing of how far it may be off.
+    """
+    known = replicates[~np.isnan(replicates)]
+    if not len(known):
+        return percentile_interval(value, known)
+    one = percentile_interval(value, known - known.mean() + value)
+    return Estimate(value, max(0.0, one.low), one.high)
 
 
 def _detection_columns(when: str, measured: Measured) -> dict[str, NDArray[Any]]:

@@ -267,7 +267,7 @@ def test_every_kind_of_component_is_listed(tmp_path: Path, kind: str, name: str)
 
 def test_listings_for_people_name_everything_and_a_description_gives_defaults(tmp_path: Path) -> None:
     listed = rbl(tmp_path, "list", "attacks").out
-    assert re.search(r"^ pgd +linf, l2, l1 +\w+ +rbl-attacks", listed, re.MULTILINE)
+    assert re.search(r"^ pgd +linf, l2, l1,? +\w+ +rbl-attacks", listed, re.MULTILINE)
     described = rbl(tmp_path, "describe", "attacks", "pgd").out
     assert re.search(r"^  restarts: default 1$", described, re.MULTILINE)
     assert "restarts: searches from different random starts" in described
@@ -381,7 +381,7 @@ def test_a_command_of_an_installed_plugin_works_and_a_broken_one_costs_itself_on
     assert [line.startswith("rbl: left out: command '") for line in left_out] == [True, True]
     assert "command 'crash' needs no_such_module" in left_out[0]
     assert left_out[1].endswith("command 'run' of stranger: rbl has a command of that name")
-    assert {row["name"] for row in rbl(tmp_path, "list", "tasks", "--json").document} == {"classification"}
+    assert {row["name"] for row in rbl(tmp_path, "list", "tasks", "--json").document} >= {"classification"}
 
 
 # ---------------------------------------------------------------- a user's own model and data, from a file

@@ -12,9 +12,9 @@ import pytest
 from robustbench_lab.errors import StoreError
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.ranking import task_metrics
 from robustbench_lab.records import CellRecord
 from robustbench_lab.report.jsonl import read_lines, result_line
-from robustbench_lab.tasks.classification import clean_accuracy, robust_accuracy
 
 FOLDER = Path(__file__).resolve().parents[2] / "leaderboards"
 NAMES = sorted(rule.parent.name for rule in FOLDER.glob("*/leaderboard.toml"))
@@ -38,17 +38,18 @@ def test_every_metric_follows_from_its_per_sample_outcomes(name: str) -> None:
     assert records
     for record in records:
         assert record.outcomes is not None
-        assert record.metrics["clean_accuracy"] == clean_accuracy(record.outcomes)
-        assert record.metrics["robust_accuracy"] == robust_accuracy(record.outcomes)
+        named = task_metrics(open_catalog(), {record.cell.task})[record.cell.task]
+        assert record.metrics == {metric.name: metric.function(record.outcomes) for metric in named}
         assert len(record.outcomes) == len(record.cell.samples.sample_ids)
 
 
-def test_the_bundled_models_still_give_the_stored_outcomes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["digits-linf", pytest.param("scenes-linf", marks=pytest.mark.slow)])
+def test_the_bundled_models_still_give_the_stored_outcomes(tmp_path: Path, name: str) -> None:
     spec = ExperimentSpec.from_file_and_flags(
-        FOLDER / "digits-linf" / "experiment.toml", {"database": str(tmp_path / "again.db"), "devices": ["cpu"]}
+        FOLDER / name / "experiment.toml", {"database": str(tmp_path / "again.db"), "devices": ["cpu"]}
     )
     again = {record.cell.cell_id: record for record in run_experiment(spec, open_catalog()).records}
-    before = {record.cell.cell_id: record for record in stored("digits-linf")}
+    before = {record.cell.cell_id: record for record in stored(name)}
     assert again.keys() == before.keys(), "what defines the cells has changed: run the leaderboard again"
     for cell_id, record in again.items():
         differ = record.outcomes.robust != before[cell_id].outcomes.robust

@@ -150,13 +150,16 @@ def test_pretrained_weights_that_cannot_be_had_are_one_line(monkeypatch: pytest.
 # ---------------------------------------------------------------- listing
 
 
-@pytest.mark.parametrize("plugin", ["rbl_files", "rbl_onnx", "rbl_timm", "rbl_torchvision"])
+@pytest.mark.parametrize(
+    "plugin",
+    ["rbl_facenet", "rbl_files", "rbl_onnx", "rbl_timm", "rbl_torchvision", "rbl_transformers", "rbl_ultralytics"],
+)
 def test_listing_the_plugin_imports_neither_torch_nor_its_library(plugin: str) -> None:
     code = (
         f"import sys, {plugin} as plugin\n"
         "hooks = [getattr(plugin, name)() for name in ('rbl_models', 'rbl_datasets') if hasattr(plugin, name)]\n"
         "print(*[spec.factory for hook in hooks for spec in hook])\n"
-        "assert not {'torch', 'torchvision', 'timm', 'onnx', 'PIL', 'numpy'} & set(sys.modules)\n"
+        "assert not {'torch', 'timm', 'onnx', 'PIL', 'numpy', 'transformers', 'ultralytics'} & set(sys.modules)\n"
     )
     listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert listed.stdout.strip()

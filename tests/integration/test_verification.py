@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,33 @@ def test_a_model_whose_contents_have_changed_is_named(tmp_path: Path, catalog: C
     verification = check(database, catalog)
     assert verification.outcome is Outcome.UNVERIFIABLE
     assert "is not the same here" in verification.remarks[0]
+
+
+def test_forged_detections_are_found_out_though_every_metric_follows_from_them(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    database = tmp_path / "rbl.db"
+    fields = {"models": ["scene-fcos"], "attacks": ["pgd(steps=3)"], "samples": 6, "devices": ["cpu"]}
+    spec = ExperimentSpec.from_flags(**fields, database=str(database), save_adversarials=True)
+    run_experiment(spec, catalog)
+    metrics = {one.name: one.function for one in task_metrics(catalog, {"detection"})["detection"]}
+    with open_store(str(database)) as store:
+        (record,) = store.cells()
+        bench = Workbench(catalog, torch.device("cpu"))
+        artifacts = store.artifacts(record.cell.cell_id)
+        honest = verify(record, artifacts, store.artifacts_folder, bench, metrics)
+        assert record.outcomes is not None
+        unharmed = {
+            name: record.outcomes.columns["clean_" + name.removeprefix("robust_")]
+            if name.startswith("robust_")
+            else one
+            for name, one in record.outcomes.columns.items()
+        }
+        outcomes = replace(record.outcomes, columns=unharmed)
+        stated = {name: metric(outcomes) for name, metric in metrics.items()}
+        forged = replace(record, outcomes=outcomes, metrics=stated)
+        verdict = verify(forged, artifacts, store.artifacts_folder, bench, metrics)
+    assert honest.outcome is Outcome.VERIFIED
+    assert stated["robust_map"].value > record.metrics["robust_map"].value
+    assert verdict.outcome is Outcome.DIFFERS
+    assert any(remark.startswith("robust_scores comes out differently") for remark in verdict.remarks)

@@ -573,6 +573,12 @@ def test_a_missing_library_is_listed_with_what_installs_it() -> None:
     assert str(caught.value) == f"model 'net' {expected}"
 
 
+def test_a_component_can_name_the_command_that_brings_its_library() -> None:
+    catalog = one_model(factory="nowhere:net", requires=("no_such_library",), install="pip install --no-deps some-name")
+    problem = catalog.find("models", "net").problem
+    assert problem == "needs no_such_library, which is not installed: pip install --no-deps some-name"
+
+
 def test_without_an_extra_the_distribution_of_the_plugin_is_what_to_install() -> None:
     plugin = hooks(rbl_models=[ModelSpec(name="net", factory=net, requires=("no_such_library",))])
     problem = catalog_of(plugin).find("models", "net").problem

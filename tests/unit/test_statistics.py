@@ -259,6 +259,15 @@ def test_the_paired_bootstrap_uses_the_resamples_that_both_rows_have():
     assert p_values[0, 2] == pytest.approx(2 / 11)
 
 
+def test_a_bias_that_only_replicates_have_tells_no_rows_apart():
+    generator = np.random.default_rng(0)
+    common = generator.normal(0.5, 0.1, 999)
+    biased = common + 0.1 + generator.normal(0, 0.01, 999)
+    assert paired_bootstrap([common, biased])[0, 1] < 0.01
+    assert paired_bootstrap([common, biased], [0.5, 0.5])[0, 1] > 0.5
+    assert paired_bootstrap([common, common + 0.1], [0.5, 0.4])[0, 1] < 0.01
+
+
 @quickly
 @given(st.integers(0, 1000))
 def test_the_paired_bootstrap_of_means_agrees_with_the_z_test(seed):
