@@ -85,9 +85,10 @@ class CandidateLedger:
         counts. score: `[B]`, larger is better. permitted: bool `[B]`, the rows that are candidates at all.
         """
         succeeded = success > 0.5
-        better = score > self._score[rows]
         if self.needs_success:
-            better &= succeeded
+            better = succeeded & (score > self._score[rows])
+        else:  # of equal damage the later one: its loss is higher
+            better = score >= self._score[rows]
         if permitted is not None:
             better &= permitted
         if not bool(better.any()):

@@ -17,6 +17,7 @@ from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task,
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.memory_format import fastest_format
+from robustbench_lab.plugin_tools.batch_norm import right_gradients
 from robustbench_lab.preflight import FEWEST, SAMPLES, VALUES, check_gradient, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
 from robustbench_lab.sample_trees import to_device
@@ -178,4 +179,4 @@ def ready(model: Any, device: torch.device) -> nn.Module:
     """On the device, in eval mode, without gradients for parameters: no attack needs them, and they cost time."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"a model factory must return a torch.nn.Module; this one returned {type(model).__name__}")
-    return model.to(device).eval().requires_grad_(False)
+    return right_gradients(model.to(device).eval().requires_grad_(False))

@@ -165,7 +165,7 @@ def _filled(values: Tensor, filling: float) -> Tensor:
 
 def _losses(every: Sequence[Sequence[Stage]], boxes: Tensor, labels: Tensor) -> Tensor:
     """The losses of the paper's section 3, of all cells and crops: it mines the hardest 70 percent of a batch."""
-    there = objects(boxes, labels)
+    there = objects(boxes, labels) & (labels == 0)  # its one class
     pairs = zip(every, boxes, there, strict=True)
     return torch.stack([torch.stack([_loss(one, box[real]) for one in stages]).sum() for stages, box, real in pairs])
 

@@ -39,7 +39,7 @@ def rbl_datasets() -> list[DatasetSpec]:
         DatasetSpec(
             name="digit-scenes",
             factory="rbl_reference.scenes:DigitScenes",
-            summary="1 to 5 real handwritten digits on real photographs, 64x64 pixels, 100 scenes to test",
+            summary="1 to 5 real handwritten digits on real photographs, 64x64 pixels, 50 scenes to test",
             tasks=("detection",),
             family="digit-scenes",
             default_norm="linf",

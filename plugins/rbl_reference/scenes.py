@@ -53,7 +53,7 @@ class DigitScenes:
     bounds = Bounds(0.0, 1.0)
     classes = CLASSES
 
-    def __init__(self, *, split: Split = "test", scenes: Annotated[int, Field(ge=1)] = 100) -> None:
+    def __init__(self, *, split: Split = "test", scenes: Annotated[int, Field(ge=1)] = 50) -> None:
         """scenes: how many; each number gives another one."""
         if split not in get_args(Split):
             raise UsageError(f"dataset 'digit-scenes' has no split '{split}'.{did_you_mean(split, get_args(Split))}")

@@ -30,6 +30,8 @@ PEAK_LEARNING_RATE, WEIGHT_DECAY = 0.01, 1e-4
 TRAINING_STEPS = 2
 """PGD steps that make a training example."""
 EVALUATION_STEPS = 20
+EVALUATED = 100
+"""Test scenes behind the figures that go with the weights."""
 CHECKED_STEPS = 5
 """Training steps whose losses the weights' metadata holds, so that a test can tell soon whether the recipe changed."""
 
@@ -149,8 +151,7 @@ def quality(model: nn.Module, images: Tensor, targets: Targets) -> dict[str, flo
 
 def describe(recipe: Recipe, trained: Trained) -> dict[str, object]:
     """What a reader of the weights wants to know: how they were made, and how good they are."""
-    data = DigitScenes()
-    test = data.load(range(len(data.sample_ids)))
+    test = DigitScenes(scenes=EVALUATED).load(range(EVALUATED))
     with reproducible(seed=0):
         attacked = pgd(trained.model, test.inputs, test.targets, SCENES_EPS, EVALUATION_STEPS, SCENES_EPS / 4)
     return {

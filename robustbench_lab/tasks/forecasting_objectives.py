@@ -29,8 +29,8 @@ class ForecastObjective:
     """What the objectives share."""
 
     times: Annotated[float, Field(gt=1)] = 2.0
-    """A window counts as broken when its error is above so many times its clean error. There is no convention; twice is
-    a little less than the rises of 2.4 to 3.2 times that papers report of successful attacks."""
+    """A window counts as broken when its error is above so many times its clean error. There is no convention: doubling
+    is this project's choice, below the rise of up to 2.4 times that a sparse online attack is reported to reach."""
     eot: Passes | None = None
     """Forward passes that every query takes the mean of; None: 1, and 20 on a randomized model."""
 

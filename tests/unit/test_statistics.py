@@ -277,7 +277,7 @@ def test_the_paired_bootstrap_of_means_agrees_with_the_z_test(seed):
     draws = generator.integers(0, 60, (400, 60))
     p_value = paired_bootstrap([differences[draws].mean(axis=1), np.zeros(400)])[0, 1]
     z = abs(differences.mean()) / (differences.std(ddof=1) / np.sqrt(60))
-    assert p_value == pytest.approx(2 * stats.norm.sf(z), abs=0.12)
+    assert p_value == pytest.approx(2 * stats.norm.sf(z), abs=0.2)
 
 
 def test_a_row_without_a_score_is_refused():
