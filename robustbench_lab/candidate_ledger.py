@@ -85,10 +85,9 @@ class CandidateLedger:
         counts. score: `[B]`, larger is better. permitted: bool `[B]`, the rows that are candidates at all.
         """
         succeeded = success > 0.5
-        if self.needs_success:
-            better = succeeded & (score > self._score[rows])
-        else:  # of equal damage the later one: its loss is higher
-            better = score >= self._score[rows]
+        # Of equal damage the later one counts: its loss is higher.
+        known = self._score[rows]
+        better = succeeded & (score > known) if self.needs_success else score >= known
         if permitted is not None:
             better &= permitted
         if not bool(better.any()):

@@ -15,8 +15,8 @@ from rbl_reference.fcos_loss import assigned, fcos_loss, focal_loss, generalised
 from rbl_reference.scene_fcos import STRIDE, SceneFCOS, cell_centres, scene_fcos, scene_fcos_at
 from rbl_reference.scenes import SIZE, DigitScenes
 from rbl_reference.train_scene_detector import (
-    EVALUATED,
     CHECKED_STEPS,
+    EVALUATED,
     RECIPES,
     Targets,
     fold_batch_norm,
