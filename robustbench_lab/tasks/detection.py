@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robustbench_lab.contracts import Estimate, Measured
 from robustbench_lab.records import Finding, Outcomes, Severity
-from robustbench_lab.statistics import percentile_interval
+from robustbench_lab.statistics import clopper_pearson, percentile_interval
 from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes, average_precision, resampled_counts
 
 if TYPE_CHECKING:
@@ -159,12 +159,12 @@ def robust_map50(outcomes: Outcomes) -> Estimate:
 
 def vanished_rate(outcomes: Outcomes) -> Estimate:
     """Of the objects found in clean images, the share that no reported detection covers under attack."""
-    return _share(*_ratio(outcomes.columns["vanished"].sum(1), outcomes.columns["found"].sum(1)))
+    return _per_object(outcomes.columns["vanished"], outcomes.columns["found"])
 
 
 def mislabelled_rate(outcomes: Outcomes) -> Estimate:
     """Of the objects found in clean images, the share that is covered under attack by wrong labels only."""
-    return _share(*_ratio(outcomes.columns["mislabelled"].sum(1), outcomes.columns["found"].sum(1)))
+    return _per_object(outcomes.columns["mislabelled"], outcomes.columns["found"])
 
 
 def fabricated_rate(outcomes: Outcomes) -> Estimate:
@@ -175,6 +175,18 @@ def fabricated_rate(outcomes: Outcomes) -> Estimate:
 def false_positives(outcomes: Outcomes) -> Estimate:
     """Reported detections under attack that cover no object, or give it a wrong label, for each image."""
     return _estimate(*_ratio(outcomes.columns["false_positives"], np.ones(len(outcomes))))
+
+
+def _per_object(lost: NDArray[np.bool_], found: NDArray[np.bool_]) -> Estimate:
+    """A share of objects with the wider of two intervals: by images, and the exact one for objects by themselves.
+
+    No resample shows what no image has: of a rate of 0 the bootstrap alone would be sure.
+    """
+    by_image = _share(*_ratio(lost.sum(1), found.sum(1)))
+    if not found.any():
+        return by_image
+    exact = clopper_pearson(int(lost.sum()), int(found.sum()))
+    return Estimate(by_image.value, min(by_image.low, exact.low), max(by_image.high, exact.high))
 
 
 def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:

@@ -54,6 +54,12 @@ def test_intervals_hold_their_values() -> None:
         assert estimate.low <= estimate.value <= estimate.high, name
 
 
+def test_no_object_lost_does_not_mean_that_none_can_be() -> None:
+    estimate = detection.vanished_rate(attacked(1e-6))
+    assert (estimate.value, estimate.low) == (0, 0)
+    assert estimate.high == pytest.approx(1 - 0.025 ** (1 / 12))  # of 12 objects: the exact interval
+
+
 def test_a_rate_of_nothing_is_nan() -> None:
     outcomes = attacked(0.04)
     columns = {**outcomes.columns, "found": np.zeros_like(outcomes.columns["found"])}
