@@ -111,10 +111,12 @@ class Mask:
         import numpy as np
         from PIL import Image
 
+        from robustbench_lab.plugin_tools.image_files import UNREADABLE
+
         try:
             with Image.open(self.file or "") as image:
                 drawn = np.asarray(image.convert("L")) >= WHITE
-        except (OSError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise UsageError(f"mask: cannot read {self.file}: {error}") from error
         if not drawn.any():
             raise UsageError(f"mask: {self.file} is black all over: draw white where pixels may change")

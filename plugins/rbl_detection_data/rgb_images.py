@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from robustbench_lab.plugin_tools.image_files import UNREADABLE
+
 ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held."""
 SIDEWAYS = frozenset({5, 6, 7, 8})
@@ -26,7 +28,7 @@ def checked_size(file: Path) -> tuple[int, int]:
             sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
             image.draft(image.mode, (max(1, width // DRAFT), max(1, height // DRAFT)))
             image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise UnreadableImageError(_reason(error)) from error
     return (height, width) if sideways else (width, height)
 
@@ -41,7 +43,7 @@ def read_rgb(file: Path) -> Image.Image:
         with Image.open(file) as image:
             _check_depth(image)
             return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise UnreadableImageError(_reason(error)) from error
 
 

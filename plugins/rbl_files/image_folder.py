@@ -15,7 +15,7 @@ from PIL import Image
 from robustbench_lab.contracts import Bounds, Samples
 from robustbench_lab.errors import UsageError
 from robustbench_lab.plugin_tools.image_arrays import UNIT
-from robustbench_lab.plugin_tools.image_files import SUFFIXES, images_below
+from robustbench_lab.plugin_tools.image_files import SUFFIXES, UNREADABLE, images_below
 from robustbench_lab.plugin_tools.local_files import existing_folder, listed
 from robustbench_lab.provenance import file_sha256
 
@@ -119,7 +119,7 @@ def _read(file: Path, mode: Mode) -> Image.Image:
             if image.mode.startswith(("I", "F")):
                 raise UsageError(f"image-folder: '{file}' has more than 8 bits a channel; convert it to 8 bits")
             return image.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"image-folder: cannot read the image '{file}'; repair it or take it out") from error
 
 

@@ -17,7 +17,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rbl_detection_data.yolo import yolo
+from rbl_reference.scene_fcos import scene_fcos
+from rbl_reference.scenes import DigitScenes
+from robustbench_lab.tasks import detection
 from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes, average_precision
+from robustbench_lab.tasks.detection import Detection
 from robustbench_lab.tasks.detector_output import padded
 
 SIDE = 100.0
@@ -252,3 +256,45 @@ def test_whatever_lies_in_the_images_the_references_agree(images: list[Any]) -> 
     else:
         same(ours, by_pycocotools(scenes))
         same(ours, by_faster_coco_eval(scenes))
+
+
+# ---------------------------------------------------------------- a real detector
+
+
+def reported_by(model: torch.nn.Module, dataset: Any, images: int, classes: int) -> StoredScenes:
+    """What a detector reports on the first images of a dataset, whose labels are taken modulo its classes."""
+    task, samples = Detection(), dataset.load(range(images))
+    labels = samples.targets["labels"]
+    targets = {**samples.targets, "labels": torch.where(labels >= 0, labels % classes, -1)}
+    with torch.no_grad():
+        measure = {name: value.numpy() for name, value in task.measure(model(samples.inputs), targets).items()}
+    columns = task.columns(measure, {**measure, "damage": measure["false_positives"]})
+    return detection._precision(columns, "clean").scenes
+
+
+@pytest.fixture(scope="module")
+def on_its_scenes() -> StoredScenes:
+    return reported_by(scene_fcos(), DigitScenes(scenes=20), 20, 10)
+
+
+@pytest.fixture(scope="module")
+def on_coco128(shared_folder: Any) -> StoredScenes:
+    """It knows digits only and is nearly always wrong there; what it reports are a network's real detections."""
+    folder = shared_folder / "data" / "coco128"
+    if not folder.is_dir():
+        pytest.skip(f"coco128 is not at {folder}")
+    with pytest.warns(UserWarning, match="no label file"):
+        dataset = yolo(str(folder), size=64)
+    return reported_by(scene_fcos(), dataset, 128, 10)
+
+
+@ORACLES
+def test_a_trained_detector_has_the_references_map_on_its_scenes(oracle: Oracle, on_its_scenes: StoredScenes) -> None:
+    assert AveragePrecision(on_its_scenes).value > 0.6
+    same(AveragePrecision(on_its_scenes), oracle(on_its_scenes))
+
+
+@ORACLES
+def test_a_trained_detector_has_the_references_map_on_coco128(oracle: Oracle, on_coco128: StoredScenes) -> None:
+    assert np.count_nonzero(on_coco128.labels) > 100
+    same(AveragePrecision(on_coco128), oracle(on_coco128))

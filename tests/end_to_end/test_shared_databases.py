@@ -30,7 +30,8 @@ def rbl(folder: Path, *arguments: str, expect: int = 0) -> tuple[str, str]:
 
 
 def test_two_runs_of_the_same_cells_at_the_same_time_both_finish(database: str, in_tmp_path: Path) -> None:
-    attacks = ("--attack", "fgsm", "--attack", "noise", "--samples", "30", "--seed", "0", "--seed", "1", "--seed", "2")
+    attacks = ("--attack", "fgsm", "--attack", "noise", "--task", "classification", "--samples", "30")
+    attacks += ("--seed", "0", "--seed", "1", "--seed", "2")
     runs = [start(in_tmp_path, "run", *attacks, "--quiet", "--json", "--db", database) for _ in range(2)]
     ended = [run.communicate() for run in runs]
     assert [run.returncode for run in runs] == [0, 0], ended

@@ -172,7 +172,7 @@ def test_a_plugin_file_that_changes_while_a_run_goes_on_ends_it_with_one_line(tm
 def test_objects_of_this_process_stay_in_it(tmp_path: Path) -> None:
     data = CATALOG.load_factory("datasets", "near-half")()
     with pytest.warns(UserWarning, match=r"^'in-memory' is an object of this process, so everything runs in it"):
-        made = evaluate(HalfSpace(0).eval(), (data.inputs, data.labels), ["fgsm"], eps=0.02, executor="local")
+        made = evaluate(HalfSpace(0).eval(), (data.inputs, data.targets), ["fgsm"], eps=0.02, executor="local")
     assert made.records[0].executor == "inline"
 
 
