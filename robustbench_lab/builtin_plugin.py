@@ -13,6 +13,21 @@ from robustbench_lab.hookspecs import hookimpl
 
 VERSION = "1"
 
+ANY_TASK_THREAT_MODELS = {
+    "linf": ("threat_models:Linf", "every value changes by at most eps"),
+    "l2": ("threat_models:L2", "the Euclidean length of the change is at most eps"),
+    "l1": ("threat_models:L1", "the absolute changes sum to at most eps"),
+    "l0": ("threat_models:L0", "at most eps values change, each as far as the bounds allow"),
+    "patch": (
+        "patch_threat_model:Patch",
+        "one square window changes, anywhere in the image; eps is its share of the area",
+    ),
+    "placed-patch": (
+        "bound_patches:PlacedPatch",
+        "one square window changes, at the same place of every image; eps is its share of the area",
+    ),
+}
+"""Those that need no more than a name: name to factory and summary."""
 DETECTION_OBJECTIVES = {
     "untargeted": ("Untargeted", "objects lost, mislabelled, misplaced or invented: the training loss rises"),
     "vanish": ("Vanish", "nothing is reported where the objects are"),
@@ -130,47 +145,9 @@ def rbl_objectives() -> list[ObjectiveSpec]:
 def rbl_threat_models() -> list[ThreatModelSpec]:
     """Norm balls, whole, in some pixels or in units of a series, square windows, and natural changes."""
     return [
-        ThreatModelSpec(
-            name="linf",
-            factory="robustbench_lab.threat_models:Linf",
-            tasks=(),
-            summary="every value changes by at most eps",
-            version=VERSION,
-        ),
-        ThreatModelSpec(
-            name="l2",
-            factory="robustbench_lab.threat_models:L2",
-            tasks=(),
-            summary="the Euclidean length of the change is at most eps",
-            version=VERSION,
-        ),
-        ThreatModelSpec(
-            name="l1",
-            factory="robustbench_lab.threat_models:L1",
-            tasks=(),
-            summary="the absolute changes sum to at most eps",
-            version=VERSION,
-        ),
-        ThreatModelSpec(
-            name="l0",
-            factory="robustbench_lab.threat_models:L0",
-            tasks=(),
-            summary="at most eps values change, each as far as the bounds allow",
-            version=VERSION,
-        ),
-        ThreatModelSpec(
-            name="patch",
-            factory="robustbench_lab.patch_threat_model:Patch",
-            tasks=(),
-            summary="one square window changes, anywhere in the image; eps is its share of the area",
-            version=VERSION,
-        ),
-        ThreatModelSpec(
-            name="placed-patch",
-            factory="robustbench_lab.bound_patches:PlacedPatch",
-            tasks=(),
-            summary="one square window changes, at the same place of every image; eps is its share of the area",
-            version=VERSION,
+        *(
+            ThreatModelSpec(name=name, factory=f"robustbench_lab.{factory}", tasks=(), summary=summary, version=VERSION)
+            for name, (factory, summary) in ANY_TASK_THREAT_MODELS.items()
         ),
         ThreatModelSpec(
             name="object-patch",

@@ -67,7 +67,7 @@ def comparison(table: LeaderboardTable, figure_id: str) -> str | None:
     if not rows:
         return None
     metric = table.main_metric
-    others = [one for one in table.metrics if one != metric and one.fraction == metric.fraction]
+    others = compared_with(table)
     scale = 100 if metric.fraction else 1
     with _figure(7.2, 0.9 + 0.3 * len(rows)) as figure:
         axes = figure.subplots()
@@ -89,6 +89,14 @@ def comparison(table: LeaderboardTable, figure_id: str) -> str | None:
             f"{row.name}: {write.estimate_text(row.metrics[metric.name], fraction=metric.fraction)}" for row in rows
         )
         return _inline(figure, figure_id, f"{write.metric_title(metric.name)}, {write.heading(table)}", text)
+
+
+def compared_with(table: LeaderboardTable) -> list[NamedMetric]:
+    """What stands beside the main metric: itself without attack, or all on its scale where nothing is named so."""
+    main = table.main_metric
+    if main.clean is not None:
+        return [one for one in table.metrics if one.name == main.clean]
+    return [one for one in table.metrics if one != main and one.fraction == main.fraction]
 
 
 def security_curves(tables: Sequence[LeaderboardTable]) -> list[Curve]:

@@ -106,10 +106,10 @@ def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, Cel
 
 def _comparison_caption(table: LeaderboardTable) -> str:
     main = table.main_metric
-    others = [one.name for one in table.metrics if one != main and one.fraction == main.fraction]
+    others = [write.metric_title(one.name) for one in figures.compared_with(table)]
     caption = f"{write.metric_title(main.name)} (dot) with its 95% interval"
     if others:
-        caption += f"; rings: {', '.join(write.metric_title(name).lower() for name in others)}"
+        caption += f"; rings: {', '.join(title[0].lower() + title[1:] for title in others)}"
     if any(row.rank is None and row.metrics for row in table.rows):
         caption += "; crosses: rows without a rank"
     with_results = sum(bool(row.metrics) for row in table.rows)

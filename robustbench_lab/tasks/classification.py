@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from robustbench_lab.contracts import Estimate, Measured
 from robustbench_lab.records import Finding, Outcomes, Severity
 from robustbench_lab.statistics import clopper_pearson
+from robustbench_lab.tasks.worst_case import broken_by_any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,13 +77,7 @@ class Classification:
 
     def worst_case(self, outcomes: Sequence[Outcomes]) -> Outcomes:
         """A sample is robust if no attack broke it; its distance is the smallest that did."""
-        distances = np.stack([one.distance for one in outcomes])
-        nearest = np.where(np.isnan(distances), np.inf, distances).min(axis=0)
-        return Outcomes(
-            clean_correct=np.logical_and.reduce([one.clean_correct for one in outcomes]),
-            robust=np.logical_and.reduce([one.robust for one in outcomes]),
-            distance=np.where(np.isinf(nearest), np.nan, nearest).astype(np.float32),
-        )
+        return broken_by_any(outcomes, {})
 
     def _at_chance(self, prediction: Tensor, targets: Tensor) -> list[Finding]:
         correct = int(self.intact(prediction, targets).sum())

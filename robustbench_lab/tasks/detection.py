@@ -17,6 +17,7 @@ from robustbench_lab.contracts import Estimate, Measured
 from robustbench_lab.records import Finding, Outcomes, Severity
 from robustbench_lab.statistics import clopper_pearson, percentile_interval
 from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes, average_precision, resampled_counts
+from robustbench_lab.tasks.worst_case import broken_by_any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,14 +120,7 @@ class Detection:
         mixed = {name: _chosen([one.columns[name] for one in outcomes], worst) for name in outcomes[0].columns}
         contenders = [mixed, *(one.columns for one in outcomes)]
         columns = min(contenders, key=lambda one: _sortable(_precision(one, "robust").value))
-        distances = np.stack([one.distance for one in outcomes])
-        nearest = np.where(np.isnan(distances), np.inf, distances).min(axis=0)
-        return Outcomes(
-            clean_correct=np.logical_and.reduce([one.clean_correct for one in outcomes]),
-            robust=np.logical_and.reduce([one.robust for one in outcomes]),
-            distance=np.where(np.isinf(nearest), np.nan, nearest).astype(np.float32),
-            columns=columns,
-        )
+        return broken_by_any(outcomes, columns)
 
     def replicates(self, outcomes: Outcomes) -> NDArray[np.float64]:
         """The mAP under attack on resampled images."""

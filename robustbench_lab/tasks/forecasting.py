@@ -19,6 +19,7 @@ from robustbench_lab.contracts import Estimate, Measured
 from robustbench_lab.records import Finding, Outcomes, Severity
 from robustbench_lab.statistics import percentile_interval
 from robustbench_lab.tasks.block_bootstrap import block_counts, block_length
+from robustbench_lab.tasks.worst_case import broken_by_any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,14 +106,7 @@ class Forecasting:
         columns = {
             name: np.stack([one.columns[name] for one in outcomes])[worst, window] for name in outcomes[0].columns
         }
-        distances = np.stack([one.distance for one in outcomes])
-        nearest = np.where(np.isnan(distances), np.inf, distances).min(axis=0)
-        return Outcomes(
-            clean_correct=np.logical_and.reduce([one.clean_correct for one in outcomes]),
-            robust=np.logical_and.reduce([one.robust for one in outcomes]),
-            distance=np.where(np.isinf(nearest), np.nan, nearest).astype(np.float32),
-            columns=columns,
-        )
+        return broken_by_any(outcomes, columns)
 
     def replicates(self, outcomes: Outcomes) -> NDArray[np.float64]:
         """MASE under attack on resampled windows."""

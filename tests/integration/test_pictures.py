@@ -263,12 +263,14 @@ def test_boxes_are_drawn_where_they_are_in_their_colours() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_class_name_can_be_drawn(name: str) -> None:
     found = marked(detection_columns(), 0, "clean", [name * 20, name])
-    side_by_side([Panel(np.zeros((30, 30, 3), dtype=np.uint8), (name, name * 20), found.marks)])
+    png = side_by_side([Panel(np.zeros((30, 30, 3), dtype=np.uint8), (name, name * 20), found.marks)])
+    assert png.startswith(b"\x89PNG")
 
 
 def test_a_flood_of_boxes_can_be_drawn() -> None:
     marks = tuple(Mark((n, -5, n + 400, 2 * n), Colour.WRONG, f"box {n}") for n in range(300))
-    side_by_side([Panel(np.zeros((40, 60, 3), dtype=np.uint8), ("flood",), marks)])
+    png = side_by_side([Panel(np.zeros((40, 60, 3), dtype=np.uint8), ("flood",), marks)])
+    assert png.startswith(b"\x89PNG")
 
 
 def test_a_detectors_pictures_carry_a_legend(tmp_path: Path) -> None:
