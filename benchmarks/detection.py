@@ -15,7 +15,6 @@ import contextlib
 import io
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
+from timing import medians
 from torch import Tensor, nn
 
 from rbl_attacks.fixed_budget.pgd import pgd
@@ -102,22 +102,6 @@ def ours(setting: ProblemSetting, loss: str | None = None) -> AttackProblem:
     problem = AttackProblem(setting)
     pgd(problem, steps=STEPS, step_size=EPS / 4, loss=loss)
     return problem
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """Of the processor, since others share the machine."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
-
-
-def medians(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Each once a round, in turn."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, work in contestants.items():
-            times[name].append(seconds(work))
-    return {name: statistics.median(ones) for name, ones in times.items()}
 
 
 # ---------------------------------------------------------------- what a step costs

@@ -59,7 +59,7 @@ class Evaluation:
 def evaluate(
     model: nn.Module | str,
     dataset: tuple[Any, Any] | str,
-    attacks: Sequence[str] = ("pgd",),
+    attacks: str | Sequence[str] = ("pgd",),
     *,
     norm: str | None = None,
     eps: float | str | None = None,
@@ -78,9 +78,10 @@ def evaluate(
     dataset: inputs `[N, ...]` (float in [0, 1]) and labels `[N]`, as tensors or arrays, or the name of a dataset. A
         detector's targets are a dict: `boxes` `[N, M, 4]` xyxy in pixels, `labels` `[N, M]` (-1: no object in this
         place), and `crowd` bool `[N, M]` where there are crowds. A forecaster's are a dict as well: `future`
-        `[N, H, C]`, and of each series' training part `scale`, the mean absolute error of the seasonal naive forecast,
-        and `unit`, the standard deviation, `[N]` or `[N, C]`.
-    attacks: as `rbl run --attack` takes them, such as "pgd(steps=50)".
+        `[N, H, C]` (NaN: not observed), and of each series' training part `scale`, the mean absolute error of the
+        seasonal naive forecast, and `unit`, the standard deviation, `[N]` or `[N, C]`; where histories hold covariates
+        as well, `roles` and `input_unit` `[N, channels]` (robustbench_lab/tasks/forecasting.py).
+    attacks: one or several, as `rbl run --attack` takes them, such as "pgd(steps=50)".
     norm, eps: the threat model; None: the dataset's usual one (in-memory data: linf 8/255; of forecasters: 0.1 in
         `series`).
     database: keep the results there, so that a second call computes nothing twice; None: nowhere.
@@ -94,7 +95,7 @@ def evaluate(
         fields = {
             "models": [model if isinstance(model, str) else IN_MEMORY],
             "datasets": [dataset if isinstance(dataset, str) else IN_MEMORY],
-            "attacks": list(attacks),
+            "attacks": [attacks] if isinstance(attacks, str) else list(attacks),
             "norms": [norm] if norm else [],
             "eps": [] if eps is None else [eps],
             "devices": [device],
@@ -266,4 +267,8 @@ def _window_targets(targets: Mapping[str, Any], samples: int) -> dict[str, Tenso
     ):
         text = "future {future}, scale {scale} and unit {unit} do not fit together".format(**shapes)
         raise UsageError(f"{text}: {samples} histories need [N, H, C], and [N] or [N, C] each")
-    return checked
+    given = {name: _tensor(targets[name]) for name in ("roles", "input_unit", "start", "block") if name in targets}
+    for name, one in given.items():
+        if len(one) != samples or one.ndim != (2 if name in ("roles", "input_unit") else 1):
+            raise UsageError(f"a forecaster's '{name}' of shape {list(one.shape)} does not fit {samples} histories")
+    return {**checked, **{name: one.float() if name == "input_unit" else one.long() for name, one in given.items()}}

@@ -34,13 +34,14 @@ from robustbench_lab.batch_size import BatchSize, out_of_memory
 from robustbench_lab.candidate_ledger import CandidateLedger, check_like
 from robustbench_lab.contracts import Bounds, Objective, Region, ThreatModel
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
+from robustbench_lab.discrete_region import Discrete
 from robustbench_lab.expectation import Mean, detached, mean_prediction
 from robustbench_lab.masked_region import MaskedRegion
 from robustbench_lab.pass_counter import PassCounter
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding
 from robustbench_lab.sample_trees import cut, join_results, take
-from robustbench_lab.scaled_region import ScaledRegion
+from robustbench_lab.scaled_region import Scaled
 
 Progress = Callable[[int, int, int], None]
 """Called with (unbroken samples, forward passes, backward passes), often."""
@@ -114,6 +115,9 @@ class AttackProblem:
         self._open = index
         self._goal = take(self._setting.goal, index)
         self._region: Region = self._setting.around(self._searched, index)
+        relaxed = self._region.relaxed if isinstance(self._region, Discrete) else None
+        self._points = None if relaxed is None else self._region
+        self._region = relaxed or self._region
         self._rng = self._setting.rng.select(index)
 
     # ------------------------------------------------------------ what is given
@@ -177,7 +181,7 @@ class AttackProblem:
     def unit(self) -> Tensor | float:
         """What 1 of a norm's budget is in the data's own units: 1, or of each value's series, `[A, 1, C]`."""
         region = self._region.region if isinstance(self._region, MaskedRegion) else self._region
-        return region.unit if isinstance(region, ScaledRegion) else 1.0
+        return region.unit if isinstance(region, Scaled) else 1.0
 
     @property
     def bounds(self) -> Bounds:
@@ -215,7 +219,7 @@ class AttackProblem:
 
     def contains(self, x: Tensor) -> Tensor:
         """Whether each `x` lies in the region and within the bounds, bool `[A]`."""
-        return self._region.contains(x)
+        return (self._points or self._region).contains(x)
 
     def nearest(self) -> Tensor:
         """For minimum-norm attacks: the distance of the nearest success so far, `[A]`; infinite where there is none."""
@@ -284,6 +288,7 @@ class AttackProblem:
         classes: int64 `[A, M]`, the classes for each sample.
         """
         check_like(x, self.clean)
+        x = self._possible(x, candidate)
         pieces = [
             self._with_smaller_batches(part, lambda piece: self._jacobian(x, piece, classes, candidate))
             for part in self._parts()
@@ -320,7 +325,7 @@ class AttackProblem:
         Where none succeeds the last one handed in is what the core re-checks and saves.
         """
         self.succeeded(x)
-        self._ledger.keep_last(self._open, x)
+        self._ledger.keep_last(self._open, self._possible(x, candidate=True))
 
     def drop_done(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The attack's own state `[A, ...]`, cut to the samples that are still open from now on."""
@@ -331,6 +336,7 @@ class AttackProblem:
         self._open = self._open.index_select(0, keep)
         self._goal = take(self._goal, keep)
         self._region = self._region.select(keep)
+        self._points = None if self._points is None else self._points.select(keep)
         self._rng = self._rng.select(keep)
         self.trace.keep(keep)
         return tuple(tensor.index_select(0, keep) for tensor in tensors)
@@ -371,6 +377,10 @@ class AttackProblem:
             return loss(prediction, goal, *given)
         return self._objective.loss(loss, prediction, goal)
 
+    def _possible(self, x: Tensor, candidate: Candidate) -> Tensor:
+        """Where attacks move between the points of a region: of a candidate the point nearest to it."""
+        return x if self._points is None or candidate is False else self._points.project(x.clone())
+
     def _parts(self) -> Iterator[slice]:
         start = 0
         while start < len(self._open):
@@ -380,6 +390,7 @@ class AttackProblem:
 
     def _query(self, x: Tensor, read: Callable[[Any, Any, slice], Tensor], candidate: Candidate) -> Tensor:
         check_like(x, self.clean)
+        x = self._possible(x, candidate)
         with torch.inference_mode():
             results = [
                 self._with_smaller_batches(part, lambda piece: (self._read(x, piece, read, candidate),))
@@ -409,6 +420,7 @@ class AttackProblem:
         keep_prediction: bool,
     ) -> Probe:
         check_like(x, self.clean)
+        x = self._possible(x, candidate)
         predictions: list[Any] = []
 
         def work(part: slice) -> tuple[Tensor, ...]:

@@ -55,6 +55,8 @@ FORECASTING_OBJECTIVES = {
     "up": ("Up", "the forecast too high"),
     "down": ("Down", "the forecast too low"),
     "target": ("Target", "the forecast near to a multiple of the clean one, or to a level"),
+    "widen": ("Widen", "the intervals of a distribution so wide that they say nothing"),
+    "narrow": ("Narrow", "the intervals of a distribution so narrow that the model seems sure"),
 }
 """Name to factory and summary."""
 FORECASTING_METRICS = {
@@ -70,9 +72,17 @@ FORECASTING_METRICS = {
     "robust_rmse": "root mean squared error under attack, in training standard deviations",
     "clean_smape": "symmetric mean absolute percentage error without attack, 0 to 200%",
     "robust_smape": "symmetric mean absolute percentage error under attack, 0 to 200%",
+    "clean_crps": "continuous ranked probability score without attack, in training standard deviations",
+    "robust_crps": "continuous ranked probability score under attack, in training standard deviations",
+    "clean_wql": "weighted quantile loss without attack",
+    "robust_wql": "weighted quantile loss under attack",
+    "clean_coverage": "share of what came within the central 80% interval without attack",
+    "robust_coverage": "share of what came within the central 80% interval under attack",
+    "clean_width": "width of the central 80% interval without attack, in training standard deviations",
+    "robust_width": "width of the central 80% interval under attack, in training standard deviations",
     "forecast_shift": "how far attacks move the mean of a forecast upwards, in training standard deviations",
 }
-"""Name to summary; lower is better for all of them."""
+"""Name to summary; lower is better for all of them but the coverage, of which 80% is due."""
 
 
 @hookimpl
@@ -169,6 +179,13 @@ def rbl_threat_models() -> list[ThreatModelSpec]:
             factory="robustbench_lab.series_threat_model:Series",
             tasks=("forecasting",),
             summary="values of a history move by at most eps training standard deviations of their series",
+            version="2",
+        ),
+        ThreatModelSpec(
+            name="fault",
+            factory="robustbench_lab.fault_threat_model:Fault",
+            tasks=("forecasting",),
+            summary="faults of sensors, clocks and transmission; eps is the severity, 1 to 5",
             version=VERSION,
         ),
         ThreatModelSpec(
@@ -211,8 +228,8 @@ def rbl_metrics() -> list[MetricSpec]:
                 factory=f"robustbench_lab.tasks.forecasting:{name}",
                 tasks=("forecasting",),
                 summary=summary,
-                higher_is_better=False,
-                fraction=name == "broken_rate" or name.endswith("smape"),
+                higher_is_better=name.endswith("coverage"),
+                fraction=name == "broken_rate" or name.endswith(("smape", "coverage")),
                 main=name == "robust_mase",
                 clean=name.replace("robust", "clean") if name.startswith("robust") else None,
                 brief=name.endswith(("mase", "mae")) or name in ("error_rise", "broken_rate"),

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from robustbench_lab.adversaries import ADAPTIVE, unstopped
 from robustbench_lab.attack_audit import Audit, audit_candidates
 from robustbench_lab.attack_checkpoint import AttackCheckpoint, checkpoint_path, remove_checkpoint
 from robustbench_lab.attack_problem import AttackProblem, Progress
@@ -24,6 +25,7 @@ from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.diagnostics.unmoved import unmoved_finding
 from robustbench_lab.diagnostics.verdict import verdict_of
 from robustbench_lab.errors import SkipCell, UsageError, describe_error
+from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.mixed_precision import MixedPrecision
 from robustbench_lab.prediction import predict_in_batches
@@ -169,12 +171,13 @@ def _evaluate(
         return replace(blank, status=Status.SKIPPED, reason=reason, findings=tuple(preflight))
     bench.tune(cell, loaded)
     setting = unit_setting(unit, bench, loaded, batch_size)
-    searched = _in_mixed_precision(setting) if options.mixed_precision else setting
+    searched = setting if loaded.source_model is None else _on_source(setting, loaded.source_model)
+    searched = _in_mixed_precision(searched) if options.mixed_precision else searched
     problem = AttackProblem(searched, progress, checkpoint)
     if not problem.finished:
         loaded.attack(problem)
-    # What broke the bare model need not break the defended one: an oblivious attack claims nothing.
-    claimed = problem.claimed if cell.adversary == "adaptive" else torch.zeros_like(problem.claimed)
+    # What broke another model, or the bare one, need not break the one that is judged: it claims nothing.
+    claimed = problem.claimed if cell.adversary == ADAPTIVE else torch.zeros_like(problem.claimed)
     audit = judge(unit, loaded, setting, problem.candidates, claimed)
     return replace(
         blank,
@@ -247,6 +250,27 @@ def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_siz
         attackable=samples.attackable,
         right=intact,
         clean_measure=passes[0].get("measure", {}),
+    )
+
+
+def _on_source(setting: ProblemSetting, source: nn.Module) -> ProblemSetting:
+    """The problem as an adversary has it who knows another model only: its goals come from that model's predictions."""
+    objective = unstopped(setting.objective)
+
+    def read(prediction: object, rows: slice) -> dict[str, object]:
+        targets = cut(setting.targets, rows.start, rows.stop)
+        goal = objective.prepare(prediction, targets)
+        damage = {"damage": objective.damage(prediction, goal)} if setting.clean_measure else {}
+        return {"goal": goal, "measure": damage}
+
+    known = predict_in_batches(source, setting.clean, setting.batch_size, read)
+    return replace(
+        setting,
+        model=source,
+        objective=objective,
+        goal=known["goal"],
+        clean_measure=known["measure"],
+        eot=passes_per_query(objective, randomized=False),
     )
 
 

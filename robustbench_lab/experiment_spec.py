@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
+from robustbench_lab.adversaries import ADAPTIVE, canonical
 from robustbench_lab.component_syntax import Component, parse_component, parse_number
 from robustbench_lab.errors import UsageError, did_you_mean
 from robustbench_lab.validation_messages import first_problem
@@ -81,6 +82,15 @@ def _device(value: str) -> str:
     return value
 
 
+def _adversary(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _refuse(f"must be a text, not {value!r}")
+    try:
+        return canonical(value)
+    except UsageError as error:
+        raise _refuse(str(error)) from None
+
+
 ComponentText = Annotated[Component, PlainValidator(_as_component), PlainSerializer(lambda one: one.label, str)]
 Listed = BeforeValidator(_as_list)
 Components = Annotated[list[ComponentText], Listed]
@@ -88,7 +98,7 @@ Names = Annotated[list[str], Listed]
 Eps = Annotated[float, BeforeValidator(_as_eps), Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, BeforeValidator(_as_seed), Field(ge=0)]
 Device = Annotated[str, PlainValidator(_device)]
-Adversary = Literal["adaptive", "oblivious"]
+Adversary = Annotated[str, PlainValidator(_adversary)]
 Count = Annotated[int, Field(gt=0)]
 Duration = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
 AUTO_EXECUTOR = "auto"
@@ -120,7 +130,7 @@ class ExperimentSpec(BaseModel):
     """Work units that run side by side on the CPU; None: one."""
     threads_per_worker: Count | None = None
     """CPU threads of a work unit; None: all, shared out evenly."""
-    adversary: Annotated[list[Adversary], Listed, Field(min_length=1)] = ["adaptive"]
+    adversary: Annotated[list[Adversary], Listed, Field(min_length=1)] = [ADAPTIVE]
     executor: ComponentText = Component(AUTO_EXECUTOR)
     """AUTO_EXECUTOR, or the name of one."""
     address: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,20 @@ from torch import Tensor
 if TYPE_CHECKING:
     from robustbench_lab.contracts import Region
     from robustbench_lab.sample_rng import SampleRng
+
+
+@runtime_checkable
+class Maskable(Protocol):
+    """A region whose values depend on each other, such as those of neighbouring steps: it masks itself."""
+
+    def masked(self, attackable: Tensor) -> Region:
+        """The region of which only some values (bool, of a shape that broadcasts) are within reach."""
+        ...
+
+
+def masked(region: Region, attackable: Tensor) -> Region:
+    """The inputs of a region that differ from the clean ones where `attackable` (bool `[N, ...]`) says so only."""
+    return region.masked(attackable) if isinstance(region, Maskable) else MaskedRegion(region, attackable)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Bounds, Objective, Region, Task, ThreatModel
-from robustbench_lab.masked_region import MaskedRegion
+from robustbench_lab.masked_region import masked
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.sample_trees import take
 from robustbench_lab.tasks.classification import Classification
@@ -68,7 +68,7 @@ class ProblemSetting:
             targets = None if self.targets is None else take(self.targets, index)
             attackable = None if self.attackable is None else self.attackable.index_select(0, index)
         region = threat_model.around(clean, self.bounds, targets)
-        return region if attackable is None else MaskedRegion(region, attackable)
+        return region if attackable is None else masked(region, attackable)
 
     @property
     def searched(self) -> ThreatModel:

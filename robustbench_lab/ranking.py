@@ -77,9 +77,11 @@ def task_metrics(catalog: Catalog, tasks: Collection[str]) -> Mapping[str, Seque
 
 
 def _in_order(metrics: Sequence[NamedMetric]) -> list[NamedMetric]:
-    """The main metric and what it is without attack first, the others by name."""
+    """The main metric and what it is without attack first, then those that every table has, each by name."""
     main = next((one for one in metrics if one.main), None)
-    return sorted(metrics, key=lambda one: (main is None or one.name != main.clean, not one.main, one.name))
+    return sorted(
+        metrics, key=lambda one: (main is None or one.name != main.clean, not one.main, not one.brief, one.name)
+    )
 
 
 def _named(spec: MetricSpec, function: Callable[[Outcomes], Estimate]) -> NamedMetric:

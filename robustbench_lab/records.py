@@ -145,7 +145,7 @@ class Cell:
     norm: str | None
     eps: float
     adversary: str
-    """`adaptive`: attacks through the defense. `oblivious`: on the bare model."""
+    """`adaptive`: attacks through the defense. `oblivious`: on the bare model. `transfer(model='...')`: on another."""
     seed: int
     samples: SampleSet
     estimated_forward: int

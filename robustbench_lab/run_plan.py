@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from robustbench_lab.adversaries import ADAPTIVE, source_of
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.component_syntax import Component
 from robustbench_lab.contracts import Bounds, Dataset, DatasetSpec, ModelSpec, Task
@@ -151,6 +152,8 @@ class _Planner:
         for defense, threat, objective, attack, adversary, seed in combinations:
             if not self._suits(attacked, defense, threat, objective, attack):
                 continue
+            if not self._suits_source(attacked, attack, adversary):
+                continue
             threat_model = self._resolve("threat_models", threat, attacked.task.name)
             self._check_budget(threat_model, dataset.bounds)
             yield self._cell(attacked, samples, defense, threat_model, objective, attack, adversary, seed)
@@ -172,6 +175,25 @@ class _Planner:
             self._leave_out(f"{attack.label} with {threat.label}", f"the attack knows {', '.join(allowed)} only")
             return False
         return True
+
+    def _suits_source(self, attacked: _Attacked, attack: Component, adversary: str) -> bool:
+        """Whether adversarial inputs can be made on the model that an adversary names, for the one that is judged."""
+        source = source_of(adversary)
+        if source is None:
+            return True
+        task = attacked.task.name
+        spec: ModelSpec = self._spec("models", source, task)
+        label = f"{attacked.model.label} with {adversary}"
+        if self._resolve("models", source, task).identity == self._resolve("models", attacked.model, task).identity:
+            self._leave_out(label, "a model is not attacked by way of itself: use adaptive")
+        elif spec.fits and attacked.dataset_spec.family and attacked.dataset_spec.family not in spec.fits:
+            self._leave_out(label, f"'{source.label}' was made for {' and '.join(spec.fits)}")
+        elif self._spec("attacks", attack, task).minimum_norm:
+            reason = "minimum-norm attacks end where the source just breaks, which hardly breaks another model"
+            self._leave_out(f"{attack.label} with {adversary}", reason)
+        else:
+            return True
+        return False
 
     def _threat_models(self, dataset: DatasetSpec) -> list[Component]:
         """Those named, or every norm with every eps; what is not named comes from the dataset."""
@@ -216,7 +238,9 @@ class _Planner:
             estimated_forward=forward * eot,
             estimated_backward=backward * eot,
         )
-        return replace(cell, cell_id=cell_id(cell))
+        source = source_of(adversary)
+        made_on = None if source is None else self._resolve("models", source, task).identity
+        return replace(cell, cell_id=cell_id(cell, made_on))
 
     # ------------------------------------------------------------ lookups, each made once
 
@@ -233,7 +257,7 @@ class _Planner:
         return self._estimates[attack.identity]
 
     def _passes_per_query(self, defense: Component, objective: Component, adversary: str, task: str) -> int:
-        randomized = self._spec("defenses", defense, task).randomized and adversary == "adaptive"
+        randomized = self._spec("defenses", defense, task).randomized and adversary == ADAPTIVE
         key = (task, objective.label, randomized)
         if key not in self._per_query:
             resolved = self._resolve("objectives", objective, task)
@@ -247,7 +271,7 @@ class _Planner:
             resolved = self._resolve("datasets", component, task)
             try:
                 dataset: Dataset = self.catalog.build("datasets", resolved, task=task)
-                samples = select_samples(dataset, self.spec.samples, component.label)
+                samples = select_samples(dataset, self._samples_of(dataset), component.label)
             except RblError:
                 raise
             except (Exception, SystemExit) as error:
@@ -258,6 +282,11 @@ class _Planner:
             with contextlib.suppress(Exception):
                 self._sample_bytes[resolved.identity] = dataset.load([0]).inputs.nbytes
         return self._datasets[key]
+
+    def _samples_of(self, dataset: Dataset) -> int | None:
+        """As many as are asked for; of data that nobody named, all of them where there are fewer."""
+        asked = self.spec.samples
+        return asked if self.spec.datasets or asked is None else min(asked, len(dataset.sample_ids))
 
     def _resolve(self, kind: str, component: Component, task: str) -> ResolvedComponent:
         key = (kind, component.label, task)
@@ -285,9 +314,14 @@ def select_samples(dataset: Dataset, count: int | None, label: str) -> SampleSet
     return SampleSet(dataset.revision, chosen, tuple(range(len(chosen))), identity)
 
 
-def cell_id(cell: Cell) -> str:
-    """The hash of all that defines a cell; device, batch size and executor are not part of it."""
+def cell_id(cell: Cell, made_on: str | None = None) -> str:
+    """The hash of all that defines a cell; device, batch size and executor are not part of it.
+
+    made_on: identity of the model that an adversary makes its inputs on, where it is another one than the cell's.
+    """
     parts = ("model", "defense", "attack", "objective", "threat_model")
     definition = {part: getattr(cell, part).identity for part in parts}
     definition |= {"task": cell.task, "samples": cell.samples.identity, "adversary": cell.adversary}
+    if made_on is not None:
+        definition["made_on"] = made_on
     return content_hash({**definition, "seed": cell.seed})[:16]

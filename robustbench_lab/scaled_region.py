@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from robustbench_lab.contracts import Bounds, Region
+    from robustbench_lab.contracts import Region
     from robustbench_lab.sample_rng import SampleRng
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A region whose budget is in units other than the data's."""
+
+    @property
+    def unit(self) -> Tensor:
+        """What 1 of them is in the data's own, of a shape that broadcasts to the inputs' `[N, ...]`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +35,9 @@ class ScaledRegion:
     inner: Region
     unit: Tensor
     """Above 0, of a shape that broadcasts to the inputs' `[N, ...]`; the first size is N."""
-    bounds: Bounds
+    low: Tensor
+    """The lowest valid values, of such a shape as well."""
+    high: Tensor
 
     def project(self, x: Tensor) -> Tensor:
         """What the inner region makes of `x`, in its units, clipped to the bounds; overwrites `x`."""
@@ -45,13 +57,14 @@ class ScaledRegion:
 
     def contains(self, x: Tensor) -> Tensor:
         """Whether each `x` is in the inner region, up to float32 rounding, and within the bounds, bool `[N]`."""
-        within = ((x >= self.bounds.low) & (x <= self.bounds.high)).flatten(1).all(1)
+        within = ((x >= self.low) & (x <= self.high)).flatten(1).all(1)
         return within & self.inner.contains(x / self.unit)
 
     def select(self, index: Tensor) -> ScaledRegion:
         """The region around some of the samples."""
         clean, unit = self.clean.index_select(0, index), self.unit.index_select(0, index)
-        return ScaledRegion(clean, self.inner.select(index), unit, self.bounds)
+        low, high = self.low.index_select(0, index), self.high.index_select(0, index)
+        return ScaledRegion(clean, self.inner.select(index), unit, low, high)
 
     def _back(self, scaled: Tensor) -> Tensor:
-        return scaled.mul_(self.unit).clamp_(self.bounds.low, self.bounds.high)
+        return scaled.mul_(self.unit).clamp_(self.low, self.high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _NUMBERS_AT_ONCE = 1 << 22
 """Resampled values held at a time: 32 MB."""
+_FEWEST_FOR_A_TAIL = 100
+"""Resamples from which on their standard deviation is taken to be known."""
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
@@ -38,6 +41,31 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Es
     low = special.betaincinv(successes, trials - successes + 1, tail) if successes > 0 else 0.0
     high = special.betainccinv(successes + 1, trials - successes, tail) if successes < trials else 1.0
     return Estimate(successes / trials, float(low), float(high))
+
+
+def garwood(events: int, units: int, confidence: float = 0.95) -> Estimate:
+    """The mean number of events a unit with its exact interval, where events are independent of each other (Poisson).
+
+    Garwood, "Fiducial limits for the Poisson distribution", Biometrika 28 (1936).
+
+    Raises:
+        UsageError: there are no units.
+    """
+    if units < 1 or events < 0:
+        raise UsageError(f"{events} events in {units} units have no mean: ask for more samples")
+    from scipy import special
+
+    tail = (1 - confidence) / 2
+    low = special.gammaincinv(events, tail) if events > 0 else 0.0
+    return Estimate(events / units, float(low) / units, float(special.gammainccinv(events + 1, tail)) / units)
+
+
+def wider(estimate: Estimate, other: Estimate) -> Estimate:
+    """The first one's value with what both intervals cover.
+
+    No resample shows what no sample has: of a rate of 0 a bootstrap alone would be sure, an exact interval is not.
+    """
+    return Estimate(estimate.value, min(estimate.low, other.low), max(estimate.high, other.high))
 
 
 def bootstrap_mean(values: ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Estimate:
@@ -165,11 +193,25 @@ def paired_bootstrap(
             difference = difference[~np.isnan(difference)]
             if values is not None and len(difference):
                 difference = difference - difference.mean() + values[one] - values[other]
-            tails = [
-                (np.count_nonzero(side) + 1) / (len(difference) + 1) for side in (difference <= 0, difference >= 0)
-            ]
-            p_values[one, other] = p_values[other, one] = min(1.0, 2 * min(tails))
+            p_values[one, other] = p_values[other, one] = _two_sided(difference)
     return p_values
+
+
+def _two_sided(difference: NDArray[np.float64]) -> float:
+    """The p-value that a difference is 0, from its value on resamples `[B]`.
+
+    Where all of them lie on one side, B limits what they can say, and the correction for many rows would leave
+    everything tied: from eight rows on with 1000 resamples. There the tail is that of the normal distribution with the
+    resamples' mean and standard deviation.
+    """
+    beyond = min(np.count_nonzero(difference <= 0), np.count_nonzero(difference >= 0))
+    counted = min(1.0, 2 * (beyond + 1) / (len(difference) + 1))
+    if beyond > 0 or len(difference) < _FEWEST_FOR_A_TAIL or not np.isfinite(difference).all():
+        return counted
+    mean, spread = abs(float(difference.mean())), float(difference.std(ddof=1))
+    if spread <= 1e-9 * mean:  # rounding only, as of a single sample
+        return counted
+    return min(counted, math.erfc(mean / spread / math.sqrt(2)))
 
 
 def _mcnemar_matrix(samples: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:

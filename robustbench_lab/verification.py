@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.component_syntax import parse_component
+from robustbench_lab.contracts import Estimate
 from robustbench_lab.evaluate_cell import ADVERSARIAL, Metric, judge, unit_setting
 from robustbench_lab.provenance import file_sha256
 from robustbench_lab.records import Cell, CellRecord, Outcomes, Status, WorkUnit
@@ -91,7 +92,7 @@ def _differences(
     metrics: dict[str, Metric],
 ) -> Iterator[str]:
     for name, estimate in record.metrics.items():
-        if name in metrics and metrics[name](stored) != estimate:
+        if name in metrics and not _same(metrics[name](stored), estimate):
             yield f"{name} does not follow from the stored per-sample outcomes"
     loaded = bench.load(record.cell)
     covered = 0
@@ -130,6 +131,11 @@ def _compare(
         differ = len(inputs) if here is None else int(_differ(here, column[rows]).sum())
         if differ > TOLERATED * len(inputs):
             yield f"{name} comes out differently on {differ} of {len(inputs)} samples"
+
+
+def _same(first: Estimate, second: Estimate) -> bool:
+    """Whether two estimates are equal; those that nobody knows (NaN) are."""
+    return np.array_equal(astuple(first), astuple(second), equal_nan=True)
 
 
 def _differ(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustbench_lab.adversaries import ADAPTIVE, source_of
 from robustbench_lab.attack_audit import RANDOMIZED_PASSES
 from robustbench_lab.batch_size import first_batch_size, measured_batch_size
 from robustbench_lab.catalog import Catalog
@@ -34,6 +35,8 @@ class LoadedCell:
     dataset: Dataset
     bare_model: nn.Module
     defended_model: nn.Module
+    source_model: nn.Module | None
+    """Another model, which adversarial inputs are made on."""
     randomized: bool
     attack: Callable[..., None]
     access: Access
@@ -49,11 +52,13 @@ class LoadedCell:
 
     def eot(self, cell: Cell) -> int:
         """Forward passes that each of the adversary's queries takes the mean of."""
-        return passes_per_query(self.objective, randomized=self.randomized and cell.adversary == "adaptive")
+        return passes_per_query(self.objective, randomized=self.randomized and cell.adversary == ADAPTIVE)
 
     def attacked_model(self, cell: Cell) -> nn.Module:
         """What the adversary sees."""
-        return self.defended_model if cell.adversary == "adaptive" else self.bare_model
+        if self.source_model is not None:
+            return self.source_model
+        return self.defended_model if cell.adversary == ADAPTIVE else self.bare_model
 
 
 @dataclass
@@ -63,6 +68,7 @@ class Workbench:
     catalog: Catalog
     device: torch.device
     _models: dict[str, nn.Module] = field(default_factory=dict)
+    _sources: dict[tuple[str, str], nn.Module] = field(default_factory=dict)
     _datasets: dict[str, Dataset] = field(default_factory=dict)
     _formats: dict[tuple[str, ...], torch.memory_format] = field(default_factory=dict)
     _findings: dict[tuple[str, ...], list[Finding]] = field(default_factory=dict)
@@ -85,6 +91,7 @@ class Workbench:
             dataset=self._dataset(cell.dataset, cell.task),
             bare_model=bare,
             defended_model=ready(self._build("defenses", cell.defense, cell.task, given), self.device),
+            source_model=self._source(cell),
             randomized=defense.randomized,
             attack=lambda problem: self.catalog.build("attacks", cell.attack, problem, task=cell.task),
             access=attack.access,
@@ -162,6 +169,18 @@ class Workbench:
                 torch.cuda.empty_cache()  # for others on this GPU
             self._models[component.identity] = ready(self._build("models", component, task), self.device)
         return self._models[component.identity]
+
+    def _source(self, cell: Cell) -> nn.Module | None:
+        """The model that a transfer adversary makes its inputs on."""
+        source = source_of(cell.adversary)
+        if source is None:
+            return None
+        key = (cell.adversary, cell.task)
+        if key not in self._sources:
+            self._sources.clear()
+            component = self.catalog.resolve("models", source, task=cell.task)
+            self._sources[key] = ready(self._build("models", component, cell.task), self.device)
+        return self._sources[key]
 
     def _dataset(self, component: ResolvedComponent, task: str) -> Dataset:
         if component.identity not in self._datasets:

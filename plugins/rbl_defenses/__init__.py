@@ -1,5 +1,6 @@
 """Defenses that change the input before the model sees it. Attacks are adaptive: they go through the defense."""
 
+from rbl_defenses import series
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import DefenseSpec, GradientKind
 
@@ -22,10 +23,10 @@ def rbl_defenses() -> list[DefenseSpec]:
         DefenseSpec(
             name="jpeg",
             factory="rbl_defenses.jpeg:jpeg",
-            summary="compresses images as JPEG (Dziugaite et al. 2016)",
+            summary="compresses images as JPEG (Dziugaite et al. 2016); gradients by a differentiable one",
             tasks=IMAGES,
             gradient=GradientKind.BPDA,
-            version="1",
+            version="2",
         ),
         DefenseSpec(
             name="median",
@@ -57,4 +58,5 @@ def rbl_defenses() -> list[DefenseSpec]:
             tasks=IMAGES,
             version="1",
         ),
+        *series.SPECS,
     ]

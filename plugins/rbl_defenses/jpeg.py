@@ -9,14 +9,26 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
+from rbl_defenses.differentiable_jpeg import differentiable_jpeg
 from rbl_defenses.preprocessed import Preprocessed
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.plugin_tools.bpda import straight_through
 
 
 def jpeg(model: nn.Module, *, quality: Annotated[int, Field(ge=1, le=95)] = 75) -> nn.Module:
-    """Compress and decompress images `[N, 1 or 3, H, W]` in [0, 1]; the identity in the backward pass."""
-    return Preprocessed(model, lambda x: straight_through(x, lambda raw: recompressed(raw, quality)))
+    """Compress and decompress images `[N, 1 or 3, H, W]` in [0, 1].
+
+    What the model sees is the codec's own output; the gradient is that of a differentiable JPEG. The identity instead
+    (as BPDA takes for small changes) makes the defense look far better than it is.
+    """
+
+    def change(x: Tensor) -> Tensor:
+        made = recompressed(x.detach(), quality)
+        if not torch.is_grad_enabled():
+            return made
+        like_it = differentiable_jpeg(x, quality)
+        return like_it + (made - like_it).detach()
+
+    return Preprocessed(model, change)
 
 
 def recompressed(images: Tensor, quality: int) -> Tensor:

@@ -6,7 +6,7 @@ from robustbench_lab.contracts import DatasetSpec, ModelSpec
 
 @hookimpl
 def rbl_datasets() -> list[DatasetSpec]:
-    """Images from an .npz file, or from a folder with one subfolder a class; series from a CSV file."""
+    """Images from an .npz file, or from a folder with one subfolder a class; series from a CSV or Parquet file."""
     return [
         DatasetSpec(
             name="npz",
@@ -30,6 +30,17 @@ def rbl_datasets() -> list[DatasetSpec]:
             default_eps=0.1,
             version="1",
             requires=("pandas",),
+        ),
+        DatasetSpec(
+            name="parquet",
+            factory="rbl_files.parquet_series:parquet_series",
+            summary="windows of series in a Parquet or Arrow file, as fev, GluonTS and Hugging Face datasets keep them",
+            tasks=("forecasting",),
+            default_norm="series",
+            default_eps=0.1,
+            version="1",
+            requires=("pandas", "pyarrow"),
+            extra="parquet",
         ),
     ]
 

@@ -4,25 +4,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from rbl_files.time_steps import FIRST_LINE, regular_times
+from rbl_files.series_columns import Names, series_columns
+from rbl_files.series_table import Missing, OnError, Reading, SeriesTable, WindowChoice, windows
+from rbl_files.time_steps import TimeRules
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.errors import UsageError, did_you_mean
+from robustbench_lab.errors import UsageError
 from robustbench_lab.plugin_tools.local_files import ExistingFile, existing_file
-from robustbench_lab.plugin_tools.series_windows import OPEN, Parts, SeriesWindows, Split, WindowShape
+from robustbench_lab.plugin_tools.series_windows import OPEN, Parts, SeriesWindows, Split
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Steps = Annotated[int, Field(ge=1)]
+FIRST_LINE = 2
+"""Of the values in a file whose first line names the columns: rows in messages are lines of the file."""
 
 
 def csv_series(
     path: ExistingFile,
     time: str,
-    target: str | list[str] | None = None,
+    target: Names = None,
+    past: Names = None,
+    known: Names = None,
+    static: Names = None,
+    series: str | None = None,
     history: Steps = 336,
     horizon: Steps = 96,
     season: Steps | None = None,
@@ -30,24 +37,31 @@ def csv_series(
     split: Split = "test",
     parts: Parts = (0.7, 0.1, 0.2),
     freq: str | None = None,
+    time_format: str | None = None,
+    missing: Missing = "refuse",
+    on_error: OnError = "refuse",
     low: float | None = None,
     high: float | None = None,
 ) -> SeriesWindows:
-    """Windows of the series in the columns `target` (None: every column but `time`), all forecast together.
+    """Windows of the series in the columns `target` (None: every column that is nothing else), forecast together.
 
-    season: steps after which the series resemble themselves; None: a day of hours or minutes, a week of days, a year of
-    months or quarters, otherwise 1. freq: the time between two steps, as pandas writes it (`'1h'`, `'MS'`); None: as
-    between the first two. low, high: what values can be, such as 0 for what is never negative. The others as in
-    `WindowShape`. Raises UsageError, which names the series, the line of the file and the way out.
+    past, known, static: columns of covariates, see `Role`. series: where rows of several series stand below each
+    other, the column that names them. season: steps after which the series resemble themselves; None: a day of hours
+    or minutes, a week of days, a year of months or quarters, otherwise 1. freq: the time between two steps, as pandas
+    writes it (`'1h'`, `'MS'`); None: as between the first two. time_format: as `strftime` writes it. missing: see
+    `Missing`; also of rows. on_error: see `OnError`. low, high: what the forecast series can be, such as 0 for what
+    is never negative. The others as in `WindowShape`. Raises UsageError, which names the series, the line of the file
+    and the way out.
     """
     source = f"csv '{Path(path).name}'"
-    table = _read(existing_file(path, "csv"), source)
-    names = _names(list(table.columns), time, target, source)
-    times, usual_season = regular_times(table[time], freq, source)
+    rows = _read(existing_file(path, "csv"), source)
+    columns = series_columns(
+        list(rows.columns), source, time=time, target=target, past=past, known=known, static=static, series=series
+    )
+    table = SeriesTable(rows, columns, source, lambda row: f"line {row + FIRST_LINE}")
     bounds = Bounds(OPEN.low if low is None else low, OPEN.high if high is None else high)
-    values = np.stack([_numbers(table[name], bounds, source) for name in names], axis=1)
-    shape = WindowShape(history, horizon, season or usual_season, stride, parts)
-    return SeriesWindows(values, times, names, shape, source=source, split=split, bounds=bounds)
+    reading = Reading(TimeRules(freq, time_format, gaps=missing != "refuse"), missing, on_error, bounds)
+    return windows(table, reading, WindowChoice(history, horizon, season, stride, parts, split))
 
 
 def _read(file: Path, source: str) -> "pd.DataFrame":
@@ -63,33 +77,3 @@ def _read(file: Path, source: str) -> "pd.DataFrame":
     if len(table) < 2:
         raise UsageError(f"{source}: {len(table)} rows below the line of names; a series needs more")
     return table
-
-
-def _names(columns: list[str], time: str, target: str | list[str] | None, source: str) -> list[str]:
-    wanted = [one for one in columns if one != time] if target is None else target
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
-    for name in (time, *names):
-        if name not in columns:
-            raise UsageError(f"{source}: there is no column '{name}'.{did_you_mean(name, columns)}")
-    if not names or time in names or len(set(names)) < len(names):
-        raise UsageError(f"{source}: target={names}: name columns other than the time '{time}', each once")
-    return names
-
-
-def _numbers(column: "pd.Series[str]", bounds: Bounds, source: str) -> NDArray[np.float64]:
-    """A series' values `[T]`, all of them finite and within the bounds."""
-    import pandas as pd
-
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
-    wrong = ~np.isfinite(values) | (values < bounds.low) | (values > bounds.high)
-    if not wrong.any():
-        return values
-    row = int(np.argmax(wrong))
-    text, place = column.iloc[row].strip(), f"{source}: series '{column.name}', line {row + FIRST_LINE}"
-    count = f" ({wrong.sum()} such lines)" if wrong.sum() > 1 else ""
-    if not text or text.lower() in ("nan", "na", "null", "none", "n/a"):
-        raise UsageError(f"{place}: the value is missing{count}: fill it, or leave the series out of target")
-    if not np.isfinite(values[row]):
-        raise UsageError(f"{place}: '{text}' is no finite number{count}: repair it, or leave the series out of target")
-    span = f"{bounds.low:g}..{bounds.high:g}"
-    raise UsageError(f"{place}: {values[row]:g} lies outside {span}{count}: repair it, or change low and high")

@@ -1,70 +1,149 @@
-"""The times of a series: sorted, each once, and without gaps."""
+"""The times of a series: sorted, each once, and as far apart as the next, with or without gaps."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustbench_lab.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FIRST_LINE = 2
-"""Of the values in a file whose first line names the columns: rows in messages are lines of the file."""
 DAY_SECONDS = 86_400
 YEARS = {"M": 12, "Q": 4}
 """Steps in a year, by the first letter of a calendar step's name (`MS`, `ME`, `QS-JAN`)."""
+MOST_GAPS = 20
+"""Steps for each row, above which the first two rows say nothing of the time between two steps."""
 
 
-def regular_times(column: "pd.Series[str]", freq: str | None, source: str) -> tuple[list[str], int]:
-    """The times as ISO 8601 texts `[T]`, and the season that is usual for steps of this length.
+@dataclass(frozen=True)
+class TimeRules:
+    """How times are read."""
 
-    freq: the time between two steps, as pandas writes it; None: as between the first two. Raises UsageError.
+    freq: str | None = None
+    """The time between two steps, as pandas writes it; None: as between the first two."""
+    time_format: str | None = None
+    """As `strftime` writes it; None: ISO 8601."""
+    gaps: bool = False
+    """Whether steps may be missing."""
+
+
+@dataclass(frozen=True)
+class RegularTimes:
+    """Steps of one length, and where the rows lie among them."""
+
+    steps: tuple[str, ...]
+    """ISO 8601, `[T]`."""
+    rows: NDArray[np.int64]
+    """The step of each row, `[R]`; R is below T where there are gaps."""
+    season: int
+    """What is usual for steps of this length."""
+    length: str
+    """Of a step, to compare and to print."""
+
+
+def regular_times(column: "pd.Series[Any]", rules: TimeRules, source: str, place: Callable[[int], str]) -> RegularTimes:
+    """The times of one series, with a freq that `check_freq` lets pass. Raises UsageError.
+
+    column: one row each; its index numbers the rows in their file, which `place` names.
     """
     import pandas as pd
 
-    times = _parsed(column, source)
-    _check_order(column, times, source)
-    try:
-        step = pd.tseries.frequencies.to_offset(freq) if freq else times[1] - times[0]
-    except ValueError as error:
-        raise UsageError(
-            f"{source}: freq='{freq}' is no time that pandas knows: write '1h', '15min', '1D' or 'MS'"
-        ) from error
-    expected = pd.date_range(times[0], periods=len(times), freq=step)
-    if (wrong := times != expected).any():
+    def where(row: int) -> str:
+        return f"{source}: {place(int(column.index[row]))}"
+
+    if len(column) < 2:
+        raise UsageError(f"{source}: {len(column)} rows with values; a series needs more")
+    times = _parsed(column, rules, where)
+    _check_order(column, times, where)
+    step = pd.tseries.frequencies.to_offset(rules.freq) if rules.freq else times[1] - times[0]
+    count = _steps_between(times, step, len(times), source) if rules.gaps else len(times)
+    expected = pd.date_range(times[0], periods=count, freq=step)
+    rows = expected.get_indexer(times) if rules.gaps else np.arange(count)
+    wrong = rows < 0 if rules.gaps else np.asarray(times != expected)
+    if wrong.any():
         row = int(np.argmax(wrong))
-        raise UsageError(_gap(times, expected, row, freq, source))
-    return [one.isoformat() for one in times], _season(times, freq)
+        raise UsageError(f"{where(row)}: {_gap(times, expected, row, rules)}")
+    expected = expected[: int(rows[-1]) + 1]
+    return RegularTimes(_iso8601(expected), rows, _season(times, rules.freq), str(step))
 
 
-def _parsed(column: "pd.Series[str]", source: str) -> "pd.DatetimeIndex":
+def _iso8601(times: "pd.DatetimeIndex") -> tuple[str, ...]:
+    values = times.to_numpy()
+    unit: Literal["s", "us"] = "s" if (values == values.astype("datetime64[s]")).all() else "us"
+    return tuple(np.datetime_as_string(values, unit=unit).tolist())
+
+
+def _parsed(column: "pd.Series[Any]", rules: TimeRules, where: Callable[[int], str]) -> "pd.DatetimeIndex":
     import pandas as pd
 
-    parsed = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
+    texts = column if pd.api.types.is_datetime64_any_dtype(column) else column.astype(str)
+    try:
+        parsed = pd.to_datetime(texts, errors="coerce", utc=True, format=rules.time_format or "ISO8601")
+    except ValueError as error:
+        raise UsageError(
+            f"time_format='{rules.time_format}' cannot be read ({error}): write it as '%d.%m.%Y %H:%M'"
+        ) from error
     if (wrong := parsed.isna().to_numpy()).any():
         row = int(np.argmax(wrong))
-        text = f"{source}: column '{column.name}', line {row + FIRST_LINE}: '{column.iloc[row]}' is no time"
-        raise UsageError(f"{text}: write times as 2016-07-01 13:00:00")
+        text = f"{where(row)}: column '{column.name}': '{column.iloc[row]}' is no time"
+        way = f"of time_format='{rules.time_format}'" if rules.time_format else "as 2016-07-01 13:00:00"
+        raise UsageError(f"{text}: write times {way}, or name their format, such as time_format='%d.%m.%Y %H:%M'")
     return pd.DatetimeIndex(parsed).tz_localize(None)
 
 
-def _check_order(column: "pd.Series[str]", times: "pd.DatetimeIndex", source: str) -> None:
+def _check_order(column: "pd.Series[Any]", times: "pd.DatetimeIndex", where: Callable[[int], str]) -> None:
     steps = np.diff(times.to_numpy())
     if not (wrong := steps <= np.timedelta64(0)).any():
         return
     row = int(np.argmax(wrong)) + 1
-    place = f"{source}: column '{column.name}', line {row + FIRST_LINE}: {column.iloc[row]}"
+    at = f"{where(row)}: {column.iloc[row]}"
     if steps[row - 1] == np.timedelta64(0):
-        raise UsageError(f"{place} stands there twice: keep one line for each time (several series: one column each)")
-    raise UsageError(f"{place} is earlier than the line above: sort the file by time")
+        raise UsageError(
+            f"{at} stands there twice: keep one row for each time (series below each other: name their column by "
+            "series='...')"
+        )
+    raise UsageError(f"{at} is earlier than the row before: sort the rows by time")
 
 
-def _gap(times: "pd.DatetimeIndex", expected: "pd.DatetimeIndex", row: int, freq: str | None, source: str) -> str:
-    place = f"{source}: line {row + FIRST_LINE}: {times[row]} where {expected[row]} should follow"
+def check_freq(freq: str | None, source: str) -> None:
+    """Raise UsageError where it is no time between two steps."""
+    import pandas as pd
+
+    try:
+        pd.tseries.frequencies.to_offset(freq)
+    except ValueError as error:
+        raise UsageError(
+            f"{source}: freq='{freq}' is no time that pandas knows: write '1h', '15min', '1D' or 'MS'"
+        ) from error
+
+
+def _steps_between(times: "pd.DatetimeIndex", step: "pd.Timedelta | pd.DateOffset", rows: int, source: str) -> int:
+    """How many steps reach from the first time to the last one."""
+    import pandas as pd
+
+    try:
+        count = int((times[-1] - times[0]) / pd.Timedelta(step)) + 1
+    except ValueError:  # steps of a calendar are not all of one length
+        count = len(pd.date_range(times[0], times[-1], freq=step))
+    if count > MOST_GAPS * rows:
+        raise UsageError(
+            f"{source}: {rows} rows for {count:,} steps of {step}: name the time between two steps by freq"
+        )
+    return count
+
+
+def _gap(times: "pd.DatetimeIndex", expected: "pd.DatetimeIndex", row: int, rules: TimeRules) -> str:
+    if rules.gaps:
+        return f"{times[row]} lies between two steps of the series; resample the file, or name its freq"
+    text = f"{times[row]} where {expected[row]} should follow"
     if times[row] > expected[row]:
-        return f"{place}: fill the gap, or cut the file there" + ("" if freq else "; for steps of a calendar name freq")
-    return f"{place}: the steps are not all of one length; resample the file, or name its freq"
+        ways = "fill the gap, cut the file there, or take missing='fill'"
+        return f"{text}: {ways}" + ("" if rules.freq else "; for steps of a calendar name freq")
+    return f"{text}: the steps are not all of one length; resample the file, or name its freq"
 
 
 def _season(times: "pd.DatetimeIndex", freq: str | None) -> int:

@@ -1,4 +1,4 @@
-"""Networks from ONNX files: classifiers with gradients, detectors as black boxes."""
+"""Networks from ONNX files: classifiers and forecasters with gradients, detectors as black boxes."""
 
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import ModelSpec
@@ -15,6 +15,15 @@ def rbl_models() -> list[ModelSpec]:
             summary="an ONNX network: onnx(path='net.onnx', mean=[0.49, 0.48, 0.45], std=[0.25, 0.24, 0.26])",
             version=wrapper_version("1", "onnx2torch"),
             requires=("onnx", "onnx2torch"),
+            extra="onnx",
+        ),
+        ModelSpec(
+            name="onnx",
+            factory="rbl_onnx.onnx_forecaster:onnx_forecaster",
+            summary="a forecaster's ONNX file: onnx(path='net.onnx', layout='NLC', output='NHC')",
+            tasks=("forecasting",),
+            version=wrapper_version("1", "onnx2torch"),
+            requires=("onnx", "onnx2torch", "onnxruntime"),
             extra="onnx",
         ),
         ModelSpec(

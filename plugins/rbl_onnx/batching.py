@@ -69,7 +69,7 @@ def batched(net: nn.Module, sample_shape: tuple[int, ...], source: str) -> nn.Mo
                     )
                 return candidate
     raise UsageError(
-        f"{source}: gives NaN, or another output each time, on random images; export it in evaluation mode"
+        f"{source}: gives NaN, or another output each time, on random inputs; export it in evaluation mode"
     )
 
 

@@ -12,18 +12,23 @@ from robustbench_lab.plugin_tools.local_files import listed
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
+def session(path: str, source: str) -> Any:
+    """A file as onnxruntime runs it. Raises UsageError."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as this worker may use
+    options.log_severity_level = 4
+    chosen = [one for one in PROVIDERS if one in onnxruntime.get_available_providers()]
+    try:
+        return onnxruntime.InferenceSession(path, options, chosen)
+    except Exception as error:  # damaged, no ONNX file, an operator or version that it does not know
+        raise UsageError(f"{source}: onnxruntime cannot load it ({describe_error(error)})") from error
+
+
 class Inference:
     """Images `[B, C, H, W]` to any number of outputs, without gradient. Raises UsageError."""
 
     def __init__(self, path: str, source: str) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()  # as many as this worker may use
-        options.log_severity_level = 4
-        chosen = [one for one in PROVIDERS if one in onnxruntime.get_available_providers()]
-        try:
-            self.session = onnxruntime.InferenceSession(path, options, chosen)
-        except Exception as error:  # damaged, no ONNX file, an operator or version that it does not know
-            raise UsageError(f"{source}: onnxruntime cannot load it ({describe_error(error)})") from error
+        self.session = session(path, source)
         self.source = source
         inputs = self.session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) not in (3, 4):

@@ -35,13 +35,22 @@ def onnx_model(
     A network exported for a batch of 1 runs on batches. Raises UsageError.
     """
     source = f"onnx '{path}'"
+    net, shape = differentiable(path, source, tuple(input_shape) if input_shape is not None else None)
+    return normalized(_ImageInput(net, shape, layout, input_shape is not None, source), mean, std).eval()
+
+
+def differentiable(
+    path: str, source: str, sample_shape: tuple[int, ...] | None = None
+) -> tuple[nn.Module, tuple[int, ...] | None]:
+    """The network of a file, which takes batches, and the shape of one sample; None where nothing says it.
+
+    sample_shape: instead of the file's. Raises UsageError.
+    """
     proto = _read(existing_file(path, "onnx"), source)
     takes = _sample_shape(proto, source)
+    shape = takes if sample_shape is None else sample_shape
     net: nn.Module = fix_constant_reshapes(_converted(proto, source))
-    shape = tuple(input_shape) if input_shape is not None else takes
-    if shape is not None:
-        net = batched(net, shape, source)
-    return normalized(_ImageInput(net, shape, layout, input_shape is not None, source), mean, std).eval()
+    return (net, None) if shape is None else (batched(net, shape, source), shape)
 
 
 class _ImageInput(nn.Module):

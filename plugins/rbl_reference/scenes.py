@@ -52,6 +52,7 @@ class DigitScenes:
 
     bounds = Bounds(0.0, 1.0)
     classes = CLASSES
+    class_names = tuple(str(digit) for digit in range(CLASSES))
 
     def __init__(self, *, split: Split = "test", scenes: Annotated[int, Field(ge=1)] = 50) -> None:
         """scenes: how many; each number gives another one."""

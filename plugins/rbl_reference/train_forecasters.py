@@ -1,13 +1,7 @@
-"""The recipe of the bundled forecasters: `python -m rbl_reference.train_forecasters --out FOLDER`, one thread.
-
-Adversarial training as in Madry et al. 2018 (https://arxiv.org/abs/1706.06083): every batch is replaced by PGD
-adversarial examples of the current model. The PGD here is the recipe's own, so that these weights depend on no attack
-of the catalog.
-"""
+"""The recipe of the bundled forecasters: `python -m rbl_reference.train_forecasters --out FOLDER`, one thread."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,90 +9,59 @@ from typing import Annotated
 import torch
 import typer
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from rbl_reference import DEMAND_EPS
-from rbl_reference.forecasters import DLinear, Forecaster, NLinear, mlp
+from rbl_reference.channelwise import Channelwise
+from rbl_reference.forecasters import untrained
+from rbl_reference.series_training import Recipe, fit, pgd
 from rbl_reference.train_digits import reproducible
 from rbl_reference.victoria_demand import HISTORY, HORIZON, VictoriaDemand
+from robustbench_lab.tasks.forecast_output import point
 
-BATCH_SIZE = 128
-TRAINING_STEPS = 3
-"""PGD steps that make a training example."""
 EVALUATION_STEPS = 20
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What differs between the models."""
-
-    epochs: int
-    peak_learning_rate: float
-    training_eps: float = 0.0
-    """l-infinity budget of the training examples, in standard deviations; 0 trains on clean windows."""
-    seed: int = 0
-
+FIRST = 10
+"""Batches whose losses are recorded, for a quick look at whether a recipe still does what it did."""
 
 RECIPES = {
     "demand-dlinear": Recipe(epochs=5, peak_learning_rate=0.003),
     "demand-nlinear": Recipe(epochs=5, peak_learning_rate=0.003),
     "demand-mlp": Recipe(epochs=10, peak_learning_rate=0.005),
     "demand-mlp-at": Recipe(epochs=15, peak_learning_rate=0.005, training_eps=DEMAND_EPS),
+    "demand-mlp-noise": Recipe(epochs=15, peak_learning_rate=0.005, training_noise=2 * DEMAND_EPS),
+    "demand-nbeats": Recipe(epochs=10, peak_learning_rate=0.003),
+    "demand-lstm": Recipe(epochs=12, peak_learning_rate=0.003),
+    "demand-patchtst": Recipe(epochs=10, peak_learning_rate=0.002, loss="pinball"),
+    "demand-deepar": Recipe(epochs=25, peak_learning_rate=0.01, loss="likelihood"),
 }
-NETS: dict[str, Callable[[], nn.Module]] = {
-    "demand-dlinear": DLinear,
-    "demand-nlinear": NLinear,
-    "demand-mlp": mlp,
-    "demand-mlp-at": mlp,
-}
 
 
-def pgd(model: nn.Module, history: Tensor, future: Tensor, eps: float, steps: int) -> Tensor:
-    """Histories within eps (in their own units) in l-infinity: sign steps up the absolute error from a random start."""
-    adversarial = history + eps * (2 * torch.rand_like(history) - 1)
-    for _ in range(steps):
-        adversarial.requires_grad_()
-        (gradient,) = torch.autograd.grad((model(adversarial) - future).abs().sum(), adversarial)
-        moved = adversarial.detach() + 2.5 * eps / steps * gradient.sign()
-        adversarial = history + (moved - history).clamp(-eps, eps)
-    return adversarial
+def train(name: str, *, batches: int | None = None) -> tuple[Channelwise, list[float]]:
+    """A forecaster trained from scratch on every window of the training part, and the loss of each batch.
 
-
-def train(name: str) -> Forecaster:
-    """A network trained from scratch on the absolute error of every window of the training part."""
-    recipe, data = RECIPES[name], VictoriaDemand(split="train")
-    series = torch.from_numpy(data.training_part).squeeze(1)
+    batches: stop after so many.
+    """
+    recipe, series = RECIPES[name], torch.from_numpy(VictoriaDemand(split="train").training_part)
     with reproducible(recipe.seed):
-        model = Forecaster(NETS[name]())
-        model.mean.copy_(series.mean())
-        model.std.copy_(series.std(correction=0))
-        # In the network's own units: as the model's forward, without its first and last step.
-        windows = ((series - model.mean) / model.std).unfold(0, HISTORY + HORIZON, 1)
-        steps = recipe.epochs * -(-len(windows) // BATCH_SIZE)
-        optimizer = torch.optim.Adam(model.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_learning_rate, total_steps=steps)
-        for index in [part for _ in range(recipe.epochs) for part in torch.randperm(len(windows)).split(BATCH_SIZE)]:
-            history, future = windows[index, :HISTORY], windows[index, HISTORY:]
-            if recipe.training_eps > 0:
-                history = pgd(model.net, history, future, recipe.training_eps, TRAINING_STEPS)
-            optimizer.zero_grad()
-            (model.net(history) - future).abs().mean().backward()
-            optimizer.step()
-            schedule.step()
-    return model.eval()
+        model = untrained(name)
+        model.mean.copy_(series.mean(0))
+        model.std.copy_(series.std(0, correction=0))
+        losses = fit(model.net, (series - model.mean) / model.std, HISTORY, HORIZON, recipe, batches=batches)
+    return model.eval(), losses
 
 
-def error(model: Forecaster, history: Tensor, future: Tensor) -> float:
-    """Mean absolute error in training standard deviations."""
+def error(model: Channelwise, history: Tensor, future: Tensor) -> float:
+    """Mean absolute error of the point forecast in training standard deviations."""
     with torch.no_grad():
-        return float((model(history) - future).abs().mean() / model.std)
+        return float((point(model(history)) - future).abs().mean() / model.std)
 
 
-def describe(name: str, model: Forecaster) -> dict[str, object]:
+def describe(name: str, model: Channelwise) -> dict[str, object]:
     """What a reader of the weights wants to know: how they were made, and how good they are."""
     data = VictoriaDemand()
     test = data.load(range(len(data.sample_ids)))
     history, future = test.inputs, test.targets["future"]
+    model.requires_grad_(False)
     with reproducible(seed=0):
         signs = DEMAND_EPS * model.std * (2 * torch.randint_like(history, 2) - 1)
         attacked = pgd(model, history, future, DEMAND_EPS * float(model.std), EVALUATION_STEPS)
@@ -113,14 +76,15 @@ def describe(name: str, model: Forecaster) -> dict[str, object]:
 
 
 def main(
-    out: Annotated[Path, typer.Option(file_okay=False, writable=True, help="Folder for the four files.")] = Path(),
+    names: Annotated[list[str] | None, typer.Argument(help="Those to train; all of them by default.")] = None,
+    out: Annotated[Path, typer.Option(file_okay=False, writable=True, help="Folder for the files.")] = Path(),
 ) -> None:
     """Train the bundled forecasters and write them as safetensors."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in RECIPES:
-        model = train(name)
+    for name in names or RECIPES:
+        model, losses = train(name)
         # One entry, because safetensors writes several in random order and the file's bytes would differ every time.
-        metadata = json.dumps(describe(name, model))
+        metadata = json.dumps({**describe(name, model), "first_losses": [round(one, 4) for one in losses[:FIRST]]})
         (out / f"{name}.safetensors").write_bytes(save(model.state_dict(), metadata={"recipe": metadata}))
         typer.echo(f"{name}: {metadata}")
 

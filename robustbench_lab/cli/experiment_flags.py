@@ -44,7 +44,12 @@ FLAGS: dict[str, Any] = {
     "eps": _many("--eps", "Budget in the data's units, such as 8/255. Repeatable.", HOW, "NUMBER"),
     "samples": _one("--samples", int, "The first N samples only.", HOW, "N"),
     "seeds": _many("--seed", "Seed of the random numbers. Repeatable.", HOW, "N"),
-    "adversary": _many("--adversary", "adaptive (through the defense) or oblivious (the bare model).", HOW, "KIND"),
+    "adversary": _many(
+        "--adversary",
+        "adaptive (through the defense), oblivious (the bare model), transfer(model='...') (another model).",
+        HOW,
+        "KIND",
+    ),
     "devices": _many("--device", "auto, cpu, cuda, cuda:0,cuda:1 ... Repeatable.", WHERE, "DEVICE"),
     "slots_per_gpu": _one("--slots-per-gpu", int, "Work units side by side on a GPU.  [default: 1]", WHERE, "N"),
     "workers": _one("--workers", int, "Work units side by side on the CPU.  [default: 1]", WHERE, "N"),

@@ -65,7 +65,12 @@ def _remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
         if "detection" in entry.spec.tasks:
             defended = catalog.build(kind, made, contracts.plain_detector(), task="detection")
             yield from contracts.check_detector_defense(defended, entry.spec.gradient)
-        if entry.spec.tasks != ("detection",):
+        if "forecasting" in entry.spec.tasks:
+            defended = catalog.build(kind, made, contracts.plain_forecaster(), task="forecasting")
+            yield from contracts.check_forecaster_defense(
+                defended, entry.spec.gradient, randomized=entry.spec.randomized
+            )
+        if not entry.spec.tasks or set(entry.spec.tasks) - {"detection", "forecasting"}:
             defended = catalog.build(kind, made, contracts.plain_model(), task=task)
             yield from contracts.check_defense(defended, entry.spec.gradient, randomized=entry.spec.randomized)
     else:
@@ -93,6 +98,7 @@ def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
             sample_deterministic=entry.spec.sample_deterministic,
             minimum_norm=entry.spec.minimum_norm,
             joint=entry.spec.joint,
+            forecasting=entry.spec.tasks == ("forecasting",),
         ):
             yield f"in {name}: {remark}"
 

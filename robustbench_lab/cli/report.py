@@ -14,7 +14,7 @@ def report(
     task: Annotated[Optional[list[str]], typer.Option("--task", help="Only this task. Repeatable.")] = None,  # noqa: UP045
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, help="Samples shown of each result whose adversarial inputs were saved.")
-    ] = 2,
+    ] = 3,
     db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
     plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
 ) -> None:

@@ -19,7 +19,7 @@ def show(
     samples: Annotated[bool, typer.Option("--samples", help="What became of each sample, too.")] = False,
     pictures: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--pictures", help="Folder to write pictures of a few samples to: clean, attacked, the change."),
+        typer.Option("--pictures", help="Folder to write pictures of a few samples to: clean and under attack."),
     ] = None,
     db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
     plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
@@ -58,7 +58,7 @@ def _write(made: CellPictures, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for picture in made.pictures:
-            (folder / picture.file_name).write_bytes(picture.png)
+            (folder / picture.file_name).write_bytes(picture.content)
             say(f"wrote {folder / picture.file_name}: {picture.caption}")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}; name another folder") from error

@@ -11,9 +11,19 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from robustbench_lab.contracts import Bounds, Samples
 from robustbench_lab.errors import UsageError, did_you_mean
+from robustbench_lab.plugin_tools.observed_series import (
+    Channels,
+    ObservedSeries,
+    Spread,
+    filled,
+    spread,
+    with_gaps,
+)
+from robustbench_lab.tasks.forecasting import Role
 
 Split = Literal["test", "validation", "train"]
 Parts = tuple[float, float, float]
@@ -37,58 +47,158 @@ class WindowShape:
 
 
 class SeriesWindows:
-    """Windows of one part of some series that were observed at the same times.
+    """Windows of one part of some series that were observed at the same times, or of each member of a panel of such.
 
-    Targets are those of task `forecasting`. Every future lies within the part; the history of its first windows reaches
-    back into the part before, as in the usual benchmarks. What errors and budgets are in units of (`scale`, `unit`)
-    comes from the training part alone.
+    Inputs and targets are those of task `forecasting`. Every future lies within the part; the history of its first
+    windows reaches back into the part before, as in the usual benchmarks. What errors and budgets are in units of
+    (`scale`, `unit`) comes from the training part of the same series alone.
+
+    A missing value of an input is the last one before it, or at the beginning the first one after, and nobody can
+    change it; in a future it stays missing, and counts in no error. A window whose future is missing whole is left out.
     """
 
     classes = None
 
     def __init__(
         self,
-        values: NDArray[np.float64],
-        times: Sequence[str],
-        names: Sequence[str],
+        panel: Sequence[ObservedSeries],
+        channels: Channels,
         shape: WindowShape,
         *,
-        source: str,
         split: Split = "test",
         bounds: Bounds = OPEN,
+        flags: bool = False,
     ) -> None:
-        """values: `[T, C]`, finite. times: `[T]`, of each step, for the samples' ids. source: for messages and ids."""
-        if split not in get_args(Split):
-            raise UsageError(f"{source}: there is no split '{split}'.{did_you_mean(split, get_args(Split))}")
-        self.bounds = bounds
+        """panel: one or more, of the same channels. bounds: of the forecast series.
+
+        flags: whether inputs have a flag channel for each channel with gaps, 1 where the value was observed. Raises
+        UsageError.
+        """
+        cuts = [cut_series(one, channels, shape, split) for one in panel]
         self.shape = shape
-        ends = _ends(len(values), shape, source)
-        first, last = _part(ends, split, shape)
-        self._starts = np.arange(first, last - shape.horizon + 1, shape.stride or shape.horizon)
-        if not len(self._starts):
-            raise UsageError(
-                f"{source}: the {split} part has {max(0, last - first)} steps to forecast, too few for a horizon of "
-                f"{shape.horizon}: choose a shorter one or other parts"
-            )
-        self.unit, self.scale = _spread(values[: ends[0]], names, shape.season, source)
-        self.sample_ids: tuple[str, ...] = tuple(f"{split}/{times[start]}" for start in self._starts.tolist())
-        self.revision = _revision(values, times, names, shape, split)
-        self._values = torch.from_numpy(values).float()
+        self.channels = channels
+        self.unit = np.stack([one.spread.unit for one in cuts])
+        self.scale = np.stack([one.spread.scale for one in cuts])
+        flagged = with_gaps(panel) if flags else ()
+        self.channel_names = (*channels.observed, *channels.static, *(f"{channels.observed[n]} seen" for n in flagged))
+        self._flagged = list(flagged)
+        # Where inputs hold other channels, `input_low` and `input_high` say what each can be.
+        self._alone = len(self.channel_names) == len(channels.series)
+        self.bounds = bounds if self._alone else OPEN
+        self._series_bounds = bounds
+        self._varies = torch.from_numpy(np.stack([one.spread.varies for one in cuts]))
+        self._values = torch.from_numpy(np.concatenate([filled(one.values) for one in panel])).float()
+        self._seen = torch.from_numpy(np.concatenate([np.isfinite(one.values) for one in panel]))
+        self._static = torch.tensor([list(one.static) for one in panel], dtype=torch.float32)
+        self._training = cuts[0].training
+        # Of each window: which series it is of, and the step of that series at which its future begins.
+        self._block = torch.from_numpy(np.repeat(np.arange(len(panel)), [len(one.starts) for one in cuts]))
+        self._start = torch.from_numpy(np.concatenate([one.starts for one in cuts]))
+        lengths = torch.tensor([len(one.values) for one in panel])
+        self._offset = (lengths.cumsum(0) - lengths)[self._block]
+        self.sample_ids: tuple[str, ...] = tuple(
+            "/".join(filter(None, (split, one.name, one.times[start])))
+            for one, cut in zip(panel, cuts, strict=True)
+            for start in cut.starts.tolist()
+        )
+        self.revision = _revision(panel, (channels, shape, split, flagged))
 
     def load(self, indices: Sequence[int]) -> Samples:
-        """Histories float32 `[N, L, C]`, and `future` `[N, H, C]`, `scale` and `unit` `[N, C]`, `start` `[N]`."""
-        start = torch.from_numpy(self._starts)[list(indices)]
-        history = start[:, None] + torch.arange(-self.shape.history, 0)
-        future = start[:, None] + torch.arange(self.shape.horizon)
-        units = {"scale": self.scale, "unit": self.unit}
-        constants = {name: torch.from_numpy(one).float().expand(len(start), -1) for name, one in units.items()}
-        return Samples(self._values[history], {"future": self._values[future], "start": start, **constants})
+        """The windows, with targets `future` `[N, H, C]`, `scale` and `unit` `[N, C]`, `start` `[N]`.
+
+        Of a panel also `block` `[N]`; where inputs hold other channels than the forecast series, also `roles`,
+        `input_unit` and, where the series have bounds, `input_low` and `input_high`, `[N, channels]` each.
+        """
+        chosen = torch.tensor(list(indices), dtype=torch.long)
+        start, block = self._start[chosen], self._block[chosen]
+        first = (self._offset[chosen] + start)[:, None]
+        count = len(self.channels.series)
+        future = first + torch.arange(self.shape.horizon)
+        missing = ~self._seen[future][..., :count]
+        targets = {
+            "future": self._values[future][..., :count].masked_fill(missing, torch.nan),
+            "start": start,
+            "scale": torch.from_numpy(self.scale).float()[block],
+            "unit": torch.from_numpy(self.unit).float()[block, :count],
+        }
+        if len(self._static) > 1:
+            targets["block"] = block
+        if not self._alone:
+            targets |= self._of_channels(block)
+        inputs, attackable = self._inputs(first, block)
+        return Samples(inputs, targets, None if attackable.all() else attackable)
 
     @property
     def training_part(self) -> NDArray[np.float32]:
-        """The values that units come from, `[T, C]`, for those who train models."""
-        part: NDArray[np.float32] = self._values[: _ends(len(self._values), self.shape, "")[0]].numpy()
+        """The values that units of the first series come from, `[T, C]`, for those who train models."""
+        part: NDArray[np.float32] = self._values[: self._training, : len(self.channels.series)].numpy()
         return part
+
+    def _inputs(self, first: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs `[N, steps, channels]`, and where an adversary may change them.
+
+        Steps are the history's, and with known covariates the future's: there all that is not known yet is 0.
+        """
+        history, horizon = self.shape.history, self.shape.horizon
+        steps = first + torch.arange(-history, horizon if self.channels.known else 0)
+        values, seen = self._values[steps], self._seen[steps]
+        hidden = len(self.channels.series) + len(self.channels.past)
+        values[:, history:, :hidden] = 0
+        seen[:, history:, :hidden] = False
+        static = self._static[block, None].expand(-1, steps.shape[1], -1)
+        inputs = torch.cat([values, static, seen[..., self._flagged].float()], dim=2)
+        attackable = torch.zeros(inputs.shape, dtype=torch.bool)
+        attackable[..., : values.shape[2]] = seen & self._varies[block, None]
+        return inputs, attackable
+
+    def _of_channels(self, block: Tensor) -> dict[str, Tensor]:
+        """What each channel is, and what it can be."""
+        count, observed = len(self.channels.series), self.unit.shape[1]
+        roles = [*self.channels.roles, *(Role.FIXED for _ in self._flagged)]
+        unit = torch.ones(len(block), len(roles))
+        unit[:, :observed] = torch.from_numpy(self.unit).float()[block]
+        targets = {"roles": torch.tensor(roles).expand(len(block), -1), "input_unit": unit}
+        if self._series_bounds != OPEN:
+            for name, bound in (("input_low", self._series_bounds.low), ("input_high", self._series_bounds.high)):
+                targets[name] = torch.full_like(unit, -math.inf if name == "input_low" else math.inf)
+                targets[name][:, :count] = bound
+        return targets
+
+
+@dataclass(frozen=True)
+class CutSeries:
+    """Where the windows of one series lie."""
+
+    starts: NDArray[np.int64]
+    """The first step of each window's future."""
+    training: int
+    """Steps of the training part."""
+    spread: Spread
+
+
+def check_split(split: str, source: str) -> None:
+    """Raise UsageError where there is no such part."""
+    if split not in get_args(Split):
+        raise UsageError(f"{source}: there is no split '{split}'.{did_you_mean(split, get_args(Split))}")
+
+
+def cut_series(one: ObservedSeries, channels: Channels, shape: WindowShape, split: Split) -> CutSeries:
+    """The windows of a series, and what its training part says. Raises UsageError where there are none."""
+    check_split(split, one.source)
+    ends = _ends(len(one.values), shape, one.source)
+    first, last = _part(ends, split, shape)
+    starts = np.arange(first, last - shape.horizon + 1, shape.stride or shape.horizon)
+    if not len(starts):
+        raise UsageError(
+            f"{one.source}: the {split} part has {max(0, last - first)} steps to forecast, too few for a horizon of "
+            f"{shape.horizon}: choose a shorter one or other parts"
+        )
+    measured = spread(one.values[: ends[0]], channels, shape.season, one.source)
+    seen = np.isfinite(one.values[:, : len(channels.series)])
+    starts = starts[[bool(seen[start : start + shape.horizon].any()) for start in starts.tolist()]]
+    if not len(starts):
+        raise UsageError(f"{one.source}: the {split} part has no value to forecast: choose other parts or columns")
+    return CutSeries(starts, ends[0], measured)
 
 
 def _ends(steps: int, shape: WindowShape, source: str) -> tuple[int, int, int]:
@@ -118,27 +228,11 @@ def _part(ends: tuple[int, int, int], split: Split, shape: WindowShape) -> tuple
     return (ends[0], ends[1]) if split == "validation" else (ends[1], ends[2])
 
 
-def _spread(
-    training: NDArray[np.float64], names: Sequence[str], season: int, source: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The standard deviation of each series, and the mean absolute difference from the season before, `[C]` each."""
-    unit, scale = training.std(axis=0), np.abs(training[season:] - training[:-season]).mean(axis=0)
-    for name, spread, difference in zip(names, unit, scale, strict=True):
-        if not spread > 0:
-            raise UsageError(f"{source}: series '{name}' is constant in its training part: leave it out")
-        if not difference > 0:
-            raise UsageError(
-                f"{source}: series '{name}' repeats itself exactly after {season} steps in its training part, so MASE "
-                "has no scale: name another season"
-            )
-    return unit, scale
-
-
-def _revision(
-    values: NDArray[np.float64], times: Sequence[str], names: Sequence[str], shape: WindowShape, split: str
-) -> str:
+def _revision(panel: Sequence[ObservedSeries], how: tuple[object, ...]) -> str:
     """SHA-256 over the values and times, and how they are cut."""
-    digest = sha256(repr((values.shape, list(names), shape, split)).encode())
-    digest.update(np.ascontiguousarray(values).astype("<f8", copy=False).tobytes())
-    digest.update("\n".join(times).encode())
+    digest = sha256(repr(how).encode())
+    for one in panel:
+        digest.update(repr((one.values.shape, one.name, [float(value) for value in one.static])).encode())
+        digest.update(np.ascontiguousarray(one.values).astype("<f8", copy=False).tobytes())
+        digest.update("\n".join(one.times).encode())
     return digest.hexdigest()

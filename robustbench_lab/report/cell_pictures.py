@@ -1,8 +1,8 @@
-"""A few samples of a cell as pictures, from saved adversarial inputs: clean, under attack, and what was changed."""
+"""A few samples of a cell as pictures, from saved adversarial inputs: images, or windows of series with forecasts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,11 @@ from robustbench_lab.component_syntax import parse_component
 from robustbench_lab.contracts import Bounds, Dataset
 from robustbench_lab.errors import describe_error
 from robustbench_lab.records import CellRecord, Outcomes
+from robustbench_lab.report import forecast_windows
 from robustbench_lab.report.detection_marks import LEGEND, Marked, detections_stored, marked
 from robustbench_lab.report.formatting import printable
 from robustbench_lab.report.side_by_side import Panel, side_by_side
+from robustbench_lab.report.window_drawing import window_svg
 from robustbench_lab.result_store.artifact_files import Artifact, artifact_problem
 from robustbench_lab.run_plan import select_samples
 
@@ -32,7 +34,10 @@ class Picture:
 
     file_name: str
     caption: str
-    png: bytes
+    content: bytes
+    media_type: str = "image/png"
+    shows: str = "Clean, under attack, and the change"
+    """For those who cannot see it."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,13 @@ class PictureMaker:
             raise _NoPicturesError(f"the cell is {record.status}")
         if not artifacts:
             raise _NoPicturesError("no adversarial inputs were saved: run it with --save-adversarials --fresh")
-        chosen = _chosen(record.outcomes, count)
-        attacked = dict(_saved_inputs(artifacts, folder, chosen))
+        series = record.cell.task == "forecasting"
+        chosen = forecast_windows.chosen_windows(record.outcomes, count) if series else _chosen(record.outcomes, count)
+        attacked = dict(saved_inputs(artifacts, folder, chosen))
         positions = [one for one in chosen if one in attacked]
         dataset = self._dataset(record)
+        if series:
+            return self._windows(record, record.outcomes, dataset, positions, attacked), forecast_windows.LEGEND
         clean = _clean_images(record, dataset, positions)
         if any(attacked[position].shape != clean.shape[1:] for position in positions):
             raise _NoPicturesError("the saved inputs are of another shape than the clean ones")
@@ -87,6 +95,28 @@ class PictureMaker:
             for place, position in enumerate(positions)
         )
         return pictures, LEGEND if detections_stored(record.outcomes.columns) else ""
+
+    def _windows(
+        self,
+        record: CellRecord,
+        outcomes: Outcomes,
+        dataset: Dataset,
+        positions: Sequence[int],
+        attacked: Mapping[int, NDArray[np.float32]],
+    ) -> tuple[Picture, ...]:
+        try:
+            model = forecast_windows.forecast_model(record, self.catalog)
+            inputs = np.stack([attacked[position] for position in positions])
+            windows = forecast_windows.drawn_windows(record, outcomes, dataset, model, positions, inputs)
+        except Exception as error:  # models need files and libraries that may not be here
+            raise _NoPicturesError(f"the forecasts cannot be made again here: {describe_error(error)}") from error
+        shows = "History and forecast, clean and under attack"
+        return tuple(
+            Picture(
+                f"{record.cell.cell_id}-{position:05d}.svg", window.title, window_svg(window), "image/svg+xml", shows
+            )
+            for position, window in zip(positions, windows, strict=True)
+        )
 
     def _dataset(self, record: CellRecord) -> Dataset:
         label = record.cell.dataset.label
@@ -111,7 +141,7 @@ def _chosen(outcomes: Outcomes, count: int) -> list[int]:
     return [int(position) for position in order[:count]]
 
 
-def _saved_inputs(
+def saved_inputs(
     artifacts: Sequence[Artifact], folder: Path, positions: Sequence[int]
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Positions with their adversarial inputs; no file is read that is not what was stored."""

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree as ET
 
 import numpy as np
 
@@ -17,32 +11,23 @@ from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
 from robustbench_lab.report import formatting as write
 from robustbench_lab.report.breaking_budgets import at_budget, breaking_budgets
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from robustbench_lab.report.page_figures import (
+    MARKERS,
+    MOST_CURVES,
+    NAME_WIDTH,
+    QUIET,
+    SERIES,
+    TEXT,
+    inline_svg,
+    name_curves,
+    page_figure,
+)
 
 MOST_ROWS = 40
-MOST_CURVES = 8
-NAME_WIDTH = 40
 FINE_POINTS = 96
 """Budgets of a curve that comes from distances."""
 SHOWN_SHARE = 0.95
 """Share of the broken samples whose distances such a curve goes on for; a few far ones would squeeze the rest."""
-MARKERS = "osD^vPX*"
-
-# Placeholders that matplotlib writes into the SVG and `_inline` replaces by the page's CSS variables.
-TEXT, QUIET, GRID = "#010101", "#010102", "#020202"
-SERIES = tuple(f"#0303{number:02x}" for number in range(1, MOST_CURVES + 1))
-VARIABLES: Mapping[str, str] = {
-    TEXT: "var(--text)",
-    QUIET: "var(--quiet)",
-    GRID: "var(--line)",
-    **{color: f"var(--series-{number})" for number, color in enumerate(SERIES, start=1)},
-}
-
-_SVG = "{http://www.w3.org/2000/svg}"
-_XLINK = "{http://www.w3.org/1999/xlink}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +54,7 @@ def comparison(table: LeaderboardTable, figure_id: str) -> str | None:
     metric = table.main_metric
     others = compared_with(table)
     scale = 100 if metric.fraction else 1
-    with _figure(7.2, 0.9 + 0.3 * len(rows)) as figure:
+    with page_figure(7.2, 0.9 + 0.3 * len(rows)) as figure:
         axes = figure.subplots()
         for height, row in enumerate(reversed(rows)):
             one = row.metrics[metric.name]
@@ -88,7 +73,7 @@ def comparison(table: LeaderboardTable, figure_id: str) -> str | None:
         text = "; ".join(
             f"{row.name}: {write.estimate_text(row.metrics[metric.name], fraction=metric.fraction)}" for row in rows
         )
-        return _inline(figure, figure_id, f"{write.metric_title(metric.name)}, {write.heading(table)}", text)
+        return inline_svg(figure, figure_id, f"{write.metric_title(metric.name)}, {write.heading(table)}", text)
 
 
 def compared_with(table: LeaderboardTable) -> list[NamedMetric]:
@@ -137,7 +122,7 @@ def security_curve(curves: Sequence[Curve], table: LeaderboardTable, figure_id: 
     metric = table.main_metric
     scale = 100 if metric.fraction else 1
     shown = curves[:MOST_CURVES]
-    with _figure(7.2, 4.0 + 0.22 * len(shown)) as figure:
+    with page_figure(7.2, 4.0 + 0.22 * len(shown)) as figure:
         axes = figure.subplots()
         for curve, color, marker in zip(shown, SERIES, MARKERS, strict=False):
             low, high, value = (
@@ -154,9 +139,9 @@ def security_curve(curves: Sequence[Curve], table: LeaderboardTable, figure_id: 
         if metric.fraction:
             axes.set_ylim(-2, 102)
         axes.grid()
-        _legend(axes, [curve.name for curve in shown])
+        name_curves(axes, [curve.name for curve in shown])
         title = f"{write.metric_title(metric.name)} against budget, {write.printable(table.dataset)}"
-        return _inline(figure, figure_id, title, "; ".join(_describe(curve, metric) for curve in shown))
+        return inline_svg(figure, figure_id, title, "; ".join(_describe(curve, metric) for curve in shown))
 
 
 def _describe(curve: Curve, metric: NamedMetric) -> str:
@@ -174,81 +159,3 @@ def _name(row: LeaderboardRow) -> str:
 
 def _axis_title(metric: NamedMetric) -> str:
     return f"{write.metric_title(metric.name)} (%)" if metric.fraction else write.metric_title(metric.name)
-
-
-def _legend(axes: Axes, names: Sequence[str]) -> None:
-    lines = axes.get_lines()
-    # Names are set afterwards: matplotlib leaves labels out that begin with an underscore.
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "borderaxespad": 0, "frameon": False}
-    legend = axes.legend(lines, [f"{number}" for number in range(len(lines))], **place)
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_text(write.shorten(write.printable(name), 2 * NAME_WIDTH))
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
-    """A figure of that size in inches, under the settings that `_inline` relies on."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "robustbench-lab",
-        "text.parse_math": False,
-        "text.usetex": False,
-        "text.color": TEXT,
-        "axes.labelcolor": TEXT,
-        "axes.edgecolor": GRID,
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "grid.alpha": 0.6,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "xtick.color": GRID,
-        "ytick.color": GRID,
-        "xtick.labelcolor": TEXT,
-        "ytick.labelcolor": TEXT,
-        "font.size": 10,
-        "path.simplify": False,
-    }
-    with rc_context(settings), warnings.catch_warnings():
-        # Text stays text and is drawn by the browser, which has the glyphs that matplotlib misses.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield Figure(figsize=(width, height), layout="constrained")
-
-
-def _inline(figure: Figure, figure_id: str, title: str, description: str) -> str:
-    """SVG to stand inside a page: no ids that collide, no fixed colours, and a text for those who cannot see it."""
-    stream = io.StringIO()
-    figure.savefig(
-        stream, format="svg", transparent=True, metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"])
-    )
-    root = ET.fromstring(stream.getvalue())  # noqa: S314 (matplotlib's own output)
-    for metadata in root.findall(f"{_SVG}metadata"):
-        root.remove(metadata)
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(_SVG)
-        for key, value in list(element.attrib.items()):
-            del element.attrib[key]
-            element.set(key.removeprefix(_XLINK), _attribute(key, value, figure_id))
-    for key in ("width", "height"):
-        root.attrib.pop(key, None)
-    root.set("role", "img")
-    root.set("aria-labelledby", f"{figure_id}-title {figure_id}-text")
-    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
-        element = ET.Element(tag, {"id": f"{figure_id}-{'title' if tag == 'title' else 'text'}"})
-        element.text = write.printable(text)
-        root.insert(place, element)
-    return ET.tostring(root, encoding="unicode")
-
-
-def _attribute(key: str, value: str, figure_id: str) -> str:
-    if key == "id":
-        return f"{figure_id}-{value}"
-    if key.endswith("href"):
-        return f"#{figure_id}-{value.removeprefix('#')}"
-    value = value.replace("url(#", f"url(#{figure_id}-")
-    if key == "style":
-        value = re.sub(r"(font(?:-family)?:[^;]*?)\s*'DejaVu Sans'[^;]*", r"\1 system-ui, sans-serif", value)
-        value = re.sub("#[0-9a-f]{6}", lambda color: VARIABLES.get(color.group(), color.group()), value)
-    return value

@@ -36,7 +36,7 @@ def shorten(text: str, width: int) -> str:
 def metric_title(name: str) -> str:
     """`robust_accuracy` to `Robust accuracy`, `robust_map50` to `Robust mAP50`, `clean_mase` to `Clean MASE`."""
     title = re.sub(r"\bmap(\d*)\b", r"mAP\1", name.replace("_", " ").capitalize())
-    return re.sub(r"\b(mase|mae|r?mse)\b", lambda found: found[0].upper(), title).replace("smape", "sMAPE")
+    return re.sub(r"\b(mase|mae|r?mse|crps|wql)\b", lambda found: found[0].upper(), title).replace("smape", "sMAPE")
 
 
 def value_text(estimate: Estimate | None, *, fraction: bool) -> str:
@@ -85,7 +85,7 @@ def heading(table: LeaderboardTable) -> str:
     """`digits · linf 8/255 · untargeted`; the adversary is named where it is not the usual one."""
     parts = [printable(table.dataset), budget_text(table), printable(table.objective)]
     if table.adversary != "adaptive":
-        parts.append(f"{table.adversary} adversary")
+        parts.append(f"{printable(table.adversary)} adversary")
     return " · ".join(parts)
 
 

@@ -16,6 +16,8 @@ from robustbench_lab.records import CellRecord, Status
 from robustbench_lab.report import figures
 from robustbench_lab.report import formatting as write
 from robustbench_lab.report.cell_pictures import CellPictures
+from robustbench_lab.report.error_curves import error_caption, error_curve
+from robustbench_lab.report.page_figures import MOST_CURVES
 from robustbench_lab.report.report_pictures import ReportPictures
 from robustbench_lab.report.reproduce import reproduce_command
 
@@ -86,6 +88,7 @@ def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, Cel
     from markupsafe import Markup
 
     figure = figures.comparison(table, f"{section_id}-figure")
+    errors = error_curve(table, f"{section_id}-errors")
     notes = write.note_numbers(table)
     rows = [(row, [records[one] for one in row.cell_ids]) for row in table.rows]
     return {
@@ -101,6 +104,8 @@ def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, Cel
         # Built by us and escaped by the XML writer.
         "figure": None if figure is None else Markup(figure),  # noqa: S704
         "figure_caption": _comparison_caption(table),
+        "error_figure": None if errors is None else Markup(errors),  # noqa: S704
+        "error_caption": error_caption(table),
     }
 
 
@@ -165,8 +170,8 @@ def _curves(tables: Sequence[LeaderboardTable]) -> Iterator[dict[str, Any]]:
         curves = figures.security_curves(family)
         if curves:
             caption = f"{write.printable(family[0].dataset)} · {family[0].norm} · {write.samples_text(family[0])}"
-            if len(curves) > figures.MOST_CURVES:
-                caption += f" · the first {figures.MOST_CURVES} of {len(curves)} rows"
+            if len(curves) > MOST_CURVES:
+                caption += f" · the first {MOST_CURVES} of {len(curves)} rows"
             figure = figures.security_curve(curves, family[0], f"curve-{number}")
             yield {"figure": Markup(figure), "caption": caption}  # noqa: S704 (escaped by the XML writer)
 
@@ -180,7 +185,12 @@ def _pictured(shown: CellPictures) -> dict[str, Any]:
         "legend": shown.legend,
         "remark": shown.remark,
         "pictures": [
-            {"caption": one.caption, "data": base64.b64encode(one.png).decode("ascii")} for one in shown.pictures
+            {
+                "caption": one.caption,
+                "alt": f"{one.shows}: {one.caption}",
+                "source": f"data:{one.media_type};base64,{base64.b64encode(one.content).decode('ascii')}",
+            }
+            for one in shown.pictures
         ],
     }
 

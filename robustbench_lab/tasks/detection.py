@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robustbench_lab.contracts import Estimate, Measured
 from robustbench_lab.records import Finding, Outcomes, Severity
-from robustbench_lab.statistics import clopper_pearson, percentile_interval
+from robustbench_lab.statistics import clopper_pearson, garwood, percentile_interval, wider
 from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes, average_precision, resampled_counts
 from robustbench_lab.tasks.worst_case import broken_by_any
 
@@ -163,24 +163,26 @@ def mislabelled_rate(outcomes: Outcomes) -> Estimate:
 
 def fabricated_rate(outcomes: Outcomes) -> Estimate:
     """Reported detections under attack that cover no object at all, for each object found in clean images."""
-    return _estimate(*_ratio(outcomes.columns["fabricated"], outcomes.columns["found"].sum(1)))
+    invented, found = outcomes.columns["fabricated"], outcomes.columns["found"].sum(1)
+    by_image = _estimate(*_ratio(invented, found))
+    if not found.any():
+        return by_image
+    return wider(by_image, garwood(int(invented.sum(dtype=np.int64)), int(found.sum())))
 
 
 def false_positives(outcomes: Outcomes) -> Estimate:
     """Reported detections under attack that cover no object, or give it a wrong label, for each image."""
-    return _estimate(*_ratio(outcomes.columns["false_positives"], np.ones(len(outcomes))))
+    alarms = outcomes.columns["false_positives"]
+    by_image = _estimate(*_ratio(alarms, np.ones(len(outcomes))))
+    return wider(by_image, garwood(int(alarms.sum(dtype=np.int64)), len(outcomes)))
 
 
 def _per_object(lost: NDArray[np.bool_], found: NDArray[np.bool_]) -> Estimate:
-    """A share of objects with the wider of two intervals: by images, and the exact one for objects by themselves.
-
-    No resample shows what no image has: of a rate of 0 the bootstrap alone would be sure.
-    """
+    """A share of objects with the wider of two intervals: by images, and the exact one for objects by themselves."""
     by_image = _share(*_ratio(lost.sum(1), found.sum(1)))
     if not found.any():
         return by_image
-    exact = clopper_pearson(int(lost.sum()), int(found.sum()))
-    return Estimate(by_image.value, min(by_image.low, exact.low), max(by_image.high, exact.high))
+    return wider(by_image, clopper_pearson(int(lost.sum()), int(found.sum())))
 
 
 def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:

@@ -1,12 +1,13 @@
-"""What an adversary wants of a forecaster: a larger error, a higher or lower forecast, or one of its own choice.
+"""What an adversary of a forecaster wants: a larger error, a higher, lower, surer or less sure forecast, or its own.
 
 More damage is worse, so no window is ever done: attacks run their steps out, and the most damaging input is kept.
-Whatever the adversary wants, a window counts as broken when the forecast's error has become so many times the clean
-one, judged by what really came.
+Whatever is wanted of the point forecast, a window counts as broken when its error has become so many times the clean
+one, judged by what really came; of intervals, when their width has become so many times as wide or as narrow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -14,14 +15,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_lab.errors import UsageError, did_you_mean
-from robustbench_lab.tasks.forecast_errors import Targets, by_series, mase
+from robustbench_lab.errors import SkipCell, UsageError, did_you_mean
+from robustbench_lab.tasks.forecast_errors import Targets, observed, shares, weighted_sum
+from robustbench_lab.tasks.forecast_output import LEVELS, Forecast, Paths, centre, point, width
 
 Passes = Annotated[int, Field(ge=1)]
 Goal = dict[str, Tensor]
-"""The targets; `clean` `[B, H, C]`, the clean forecast, and `clean_error` `[B]`, its MASE; `label` `[B, H, C]`, which
-the adversary wants to be far from, or near to."""
-LOSSES = ("mae", "mse")
+"""`future` and `clean` `[B, H, C]`, what came and the clean point forecast; `label` `[B, H, C]`, which the adversary
+wants to be far from, or near to; `by_scale` and `by_unit` `[B, H, C]`, what each value counts in a mean, in units of
+MASE and of training standard deviations; `clean_error` `[B]`, the clean MASE; `clean_width` `[B]`."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class ForecastObjective:
     times: Annotated[float, Field(gt=1)] = 2.0
     """A window counts as broken when its error is above so many times its clean error. There is no convention: doubling
     is this project's choice, below the rise of up to 2.4 times that a sparse online attack is reported to reach."""
+    series: Sequence[Annotated[int, Field(ge=0)]] | None = None
+    """The numbers, from 0, of the forecast series that the adversary aims at; None: all of them."""
+    gradient: Literal["path", "score"] = "path"
+    """Of models that draw paths: through the paths (reparameterisation), or the score-function estimate, which needs no
+    gradient of the draws (Dang-Nhu et al. 2020, https://arxiv.org/abs/2003.03778)."""
     eot: Passes | None = None
     """Forward passes that every query takes the mean of; None: 1, and 20 on a randomized model."""
 
@@ -39,14 +46,44 @@ class ForecastObjective:
         """Never: an error three times as large is worse than one twice as large."""
         return False
 
-    def prepare(self, clean_prediction: Tensor, targets: Targets) -> Goal:
-        """The targets with the clean forecast and its error."""
-        known = {name: targets[name] for name in ("future", "scale", "unit")}
-        return {**known, "clean": clean_prediction, "clean_error": mase(clean_prediction, targets)}
+    def prepare(self, clean_prediction: Forecast, targets: Targets) -> Goal:
+        """What came, the clean forecast, and what each value counts."""
+        future, seen = observed(targets)
+        counted = seen * self._aimed_at(future)
+        clean = point(clean_prediction)
+        goal = {
+            "future": future,
+            "clean": clean,
+            "by_scale": shares(counted, targets["scale"]),
+            "by_unit": shares(counted, targets["unit"]),
+        }
+        goal["clean_error"] = _error(clean, goal)
+        goal["clean_width"] = weighted_sum(width(clean_prediction), goal["by_unit"])
+        return goal
 
-    def succeeded(self, prediction: Tensor, goal: Goal) -> Tensor:
+    def succeeded(self, prediction: Forecast, goal: Goal) -> Tensor:
         """Whether the error is more than `times` the clean one, bool `[B]`."""
-        return mase(prediction, goal) > self.times * goal["clean_error"]
+        return _error(point(prediction), goal) > self.times * goal["clean_error"]
+
+    def _aimed_at(self, future: Tensor) -> Tensor:
+        """1 for the series aimed at, otherwise 0, `[C]`. Raises SkipCell where there is no such series."""
+        every = future.shape[2]
+        if self.series is None:
+            return future.new_ones(every)
+        if not self.series or (beyond := [one for one in self.series if one >= every]):
+            named = list(self.series) if not self.series else beyond
+            raise SkipCell(f"objective series={named}: {every} series are forecast, numbered from 0")
+        aimed = future.new_zeros(every)
+        aimed[list(self.series)] = 1
+        return aimed
+
+    def _centre(self, prediction: Forecast) -> Tensor:
+        """The forecast that gradients go through, `[B, H, C]`. Raises SkipCell where there is no score."""
+        if self.gradient == "path":
+            return centre(prediction)
+        if not isinstance(prediction, Paths):
+            raise SkipCell("gradient='score' is for models that draw paths: take gradient='path'")
+        return prediction.mean_by_score()
 
 
 @dataclass(frozen=True)
@@ -56,46 +93,48 @@ class Error(ForecastObjective):
     labels: Literal["oracle", "self"] = "oracle"
     """Wrong by what: the true future, as if the adversary knew it, or the model's own clean forecast."""
 
-    def prepare(self, clean_prediction: Tensor, targets: Targets) -> Goal:
+    def prepare(self, clean_prediction: Forecast, targets: Targets) -> Goal:
         """The shared goal, and the forecast to get away from."""
         goal = super().prepare(clean_prediction, targets)
         return {**goal, "label": goal["future" if self.labels == "oracle" else "clean"]}
 
-    def loss(self, name: str | None, prediction: Tensor, goal: Goal) -> Tensor:
-        """`mae` (the default) or `mse` against the label, each series in its own unit, `[B]`."""
-        return _distance(name, prediction, goal)
+    def loss(self, name: str | None, prediction: Forecast, goal: Goal) -> Tensor:
+        """`mae` (the default), `mse` or, of distributions, `quantile` against the label, in series' units, `[B]`."""
+        if _choose(name, ("mae", "mse", "quantile")) == "quantile":
+            return _quantile_loss(prediction, goal)
+        return _distance(name, self._centre(prediction), goal)
 
-    def damage(self, prediction: Tensor, goal: Goal) -> Tensor:
+    def damage(self, prediction: Forecast, goal: Goal) -> Tensor:
         """MASE against the label, `[B]`."""
-        return mase(prediction, {**goal, "future": goal["label"]})
+        return _error(point(prediction), goal, "label")
 
 
 @dataclass(frozen=True)
 class Up(ForecastObjective):
     """The forecast too high."""
 
-    def loss(self, name: str | None, prediction: Tensor, goal: Goal) -> Tensor:
+    def loss(self, name: str | None, prediction: Forecast, goal: Goal) -> Tensor:
         """`shift`: the mean of the forecast above the clean one, each series in its own unit, `[B]`."""
         _choose(name, ("shift",))
-        return _shift(prediction, goal)
+        return _shift(self._centre(prediction), goal)
 
-    def damage(self, prediction: Tensor, goal: Goal) -> Tensor:
+    def damage(self, prediction: Forecast, goal: Goal) -> Tensor:
         """The same, `[B]`."""
-        return _shift(prediction, goal)
+        return _shift(point(prediction), goal)
 
 
 @dataclass(frozen=True)
 class Down(ForecastObjective):
     """The forecast too low."""
 
-    def loss(self, name: str | None, prediction: Tensor, goal: Goal) -> Tensor:
+    def loss(self, name: str | None, prediction: Forecast, goal: Goal) -> Tensor:
         """`shift`: the mean of the forecast below the clean one, each series in its own unit, `[B]`."""
         _choose(name, ("shift",))
-        return -_shift(prediction, goal)
+        return -_shift(self._centre(prediction), goal)
 
-    def damage(self, prediction: Tensor, goal: Goal) -> Tensor:
+    def damage(self, prediction: Forecast, goal: Goal) -> Tensor:
         """The same, `[B]`."""
-        return -_shift(prediction, goal)
+        return -_shift(point(prediction), goal)
 
 
 @dataclass(frozen=True)
@@ -115,35 +154,108 @@ class Target(ForecastObjective):
         if self.factor is not None and self.level is not None:
             raise UsageError("objective target: give a factor or a level, not both")
 
-    def prepare(self, clean_prediction: Tensor, targets: Targets) -> Goal:
+    def prepare(self, clean_prediction: Forecast, targets: Targets) -> Goal:
         """The shared goal, and the forecast to come near to."""
+        goal = super().prepare(clean_prediction, targets)
         if self.level is not None:
-            wanted = torch.full_like(clean_prediction, self.level)
-        else:
-            wanted = clean_prediction * (1.5 if self.factor is None else self.factor)
-        return {**super().prepare(clean_prediction, targets), "label": wanted}
+            return {**goal, "label": torch.full_like(goal["clean"], self.level)}
+        return {**goal, "label": goal["clean"] * (1.5 if self.factor is None else self.factor)}
 
-    def loss(self, name: str | None, prediction: Tensor, goal: Goal) -> Tensor:
+    def loss(self, name: str | None, prediction: Forecast, goal: Goal) -> Tensor:
         """`mae` (the default) or `mse` against the wanted forecast, downwards, `[B]`."""
-        return -_distance(name, prediction, goal)
+        return -_distance(name, self._centre(prediction), goal)
 
-    def damage(self, prediction: Tensor, goal: Goal) -> Tensor:
+    def damage(self, prediction: Forecast, goal: Goal) -> Tensor:
         """MASE against the wanted forecast, with a minus, `[B]`."""
-        return -mase(prediction, {**goal, "future": goal["label"]})
+        return -_error(point(prediction), goal, "label")
 
 
-def _distance(name: str | None, prediction: Tensor, goal: Goal) -> Tensor:
+@dataclass(frozen=True)
+class Widen(ForecastObjective):
+    """Intervals so wide that they say nothing. For models that forecast distributions."""
+
+    def prepare(self, clean_prediction: Forecast, targets: Targets) -> Goal:
+        """The shared goal. Raises SkipCell for point forecasts."""
+        _check_interval(clean_prediction)
+        return super().prepare(clean_prediction, targets)
+
+    def loss(self, name: str | None, prediction: Forecast, goal: Goal) -> Tensor:
+        """`width`: the mean width of the central 80%, each series in its own unit, `[B]`."""
+        _choose(name, ("width",))
+        return self._width(prediction, goal)
+
+    def damage(self, prediction: Forecast, goal: Goal) -> Tensor:
+        """The same, `[B]`."""
+        return self._width(prediction, goal)
+
+    def succeeded(self, prediction: Forecast, goal: Goal) -> Tensor:
+        """Whether the intervals are more than `times` as wide as the clean ones, bool `[B]`."""
+        return self._width(prediction, goal) > self.times * goal["clean_width"]
+
+    def _width(self, prediction: Forecast, goal: Goal) -> Tensor:
+        if self.gradient == "score":
+            raise SkipCell("the width of intervals has no score-function gradient here: take gradient='path'")
+        return weighted_sum(width(prediction), goal["by_unit"])
+
+
+@dataclass(frozen=True)
+class Narrow(Widen):
+    """Intervals so narrow that the model seems sure. For models that forecast distributions."""
+
+    def loss(self, name: str | None, prediction: Forecast, goal: Goal) -> Tensor:
+        """`width`: the mean width of the central 80%, downwards, `[B]`."""
+        return -super().loss(name, prediction, goal)
+
+    def damage(self, prediction: Forecast, goal: Goal) -> Tensor:
+        """The same, `[B]`."""
+        return -super().damage(prediction, goal)
+
+    def succeeded(self, prediction: Forecast, goal: Goal) -> Tensor:
+        """Whether the intervals are more than `times` as narrow as the clean ones, bool `[B]`."""
+        return self._width(prediction, goal) * self.times < goal["clean_width"]
+
+
+def _error(forecast: Tensor, goal: Goal, label: str = "future") -> Tensor:
+    """MASE against what came, or against a label, `[B]`."""
+    return weighted_sum((forecast - goal[label]).abs(), goal["by_scale"])
+
+
+def _distance(name: str | None, forecast: Tensor, goal: Goal) -> Tensor:
     """The forecast's distance from the label, `[B]`."""
-    difference = (prediction - goal["label"]) / by_series(goal["unit"])
-    if _choose(name, LOSSES) == "mse":
-        return difference.square().flatten(1).mean(1)
+    difference = forecast - goal["label"]
+    if _choose(name, ("mae", "mse")) == "mse":
+        return _sum(difference.square(), goal["by_unit"].square()) * _counted(goal)
     # Unlike abs it has a slope at 0: where the label is the clean forecast, a search begins there.
-    return torch.where(difference >= 0, difference, -difference).flatten(1).mean(1)
+    return _sum(torch.where(difference >= 0, difference, -difference), goal["by_unit"])
 
 
-def _shift(prediction: Tensor, goal: Goal) -> Tensor:
+def _quantile_loss(prediction: Forecast, goal: Goal) -> Tensor:
+    """Twice the mean quantile loss against the label, `[B]`."""
+    if isinstance(prediction, Tensor):
+        return _distance("mae", prediction, goal)
+    levels = torch.tensor(LEVELS, device=prediction.values.device)
+    missed = goal["label"][..., None] - prediction.at(LEVELS)
+    return _sum(2 * torch.maximum(levels * missed, (levels - 1) * missed).mean(3), goal["by_unit"])
+
+
+def _shift(forecast: Tensor, goal: Goal) -> Tensor:
     """The mean of the forecast above the clean one, in the series' units, `[B]`."""
-    return ((prediction - goal["clean"]) / by_series(goal["unit"])).flatten(1).mean(1)
+    return _sum(forecast - goal["clean"], goal["by_unit"])
+
+
+def _sum(values: Tensor, shares: Tensor) -> Tensor:
+    """`[B, H, C]` to `[B]`."""
+    return (values * shares).flatten(1).sum(1)
+
+
+def _counted(goal: Goal) -> Tensor:
+    """How many values count in each window, `[B]`."""
+    return (goal["by_unit"] > 0).flatten(1).sum(1)
+
+
+def _check_interval(prediction: Forecast) -> None:
+    if isinstance(prediction, Tensor):
+        raise SkipCell("the model forecasts points, which have no interval: widen and narrow are for distributions")
 
 
 def _choose(name: str | None, known: tuple[str, ...]) -> str:

@@ -13,6 +13,8 @@ from robustbench_lab.contracts import ThreatModel
 from robustbench_lab.errors import describe_error
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.tasks.forecasting_objectives import Error
+from robustbench_lab.testing.known_forecasters import forecast_setting
 from robustbench_lab.testing.known_models import KNOWN, HalfSpace, half_space_setting
 
 Run = Callable[[AttackProblem], None]
@@ -29,15 +31,21 @@ def check_attack(
     sample_deterministic: bool,
     minimum_norm: bool = False,
     joint: bool = False,
+    forecasting: bool = False,
 ) -> list[str]:
     """What is wrong with an attack, a line each; nothing where it keeps to the contract.
 
     run: the attack with its parameters bound. threat_model_of: eps to the threat model it is checked in, named `norm`.
-    Where no closed form is known for that one, eps is 1, and what it could break is not checked.
+    Where no closed form is known for that one, eps is 1, and what it could break is not checked. forecasting: whether
+    it is for forecasters only.
     """
-    clean = half_space_setting(threat_model_of(1.0)).clean
-    reach = HalfSpace().distance(clean, norm) if norm in KNOWN else torch.ones(len(clean))
-    setting = half_space_setting(threat_model_of(float(reach.median())), minimum_norm=minimum_norm)
+    if forecasting:
+        setting = forecast_setting(threat_model_of(1.0), Error())
+        reach = torch.ones(len(setting.clean))
+    else:
+        clean = half_space_setting(threat_model_of(1.0)).clean
+        reach = HalfSpace().distance(clean, norm) if norm in KNOWN else torch.ones(len(clean))
+        setting = half_space_setting(threat_model_of(float(reach.median())), minimum_norm=minimum_norm)
     try:
         problem = _attacked(run, setting)
     except Exception as error:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_lab.contracts import Dataset, GradientKind
 from robustbench_lab.preflight import check_samples
 from robustbench_lab.tasks.boxes import iou
 from robustbench_lab.tasks.detector_output import DetectorOutput
+from robustbench_lab.tasks.forecast_output import point
 from robustbench_lab.testing.bright_squares import BrightSquares, bright_squares
+from robustbench_lab.testing.known_forecasters import HISTORY, HORIZON, LinearForecaster
 from robustbench_lab.testing.known_models import SHAPE, HalfSpace
 
 FEW = 8
@@ -38,8 +40,25 @@ def check_defense(defended: nn.Module, gradient: GradientKind, *, randomized: bo
     prediction = defended.eval()(x)
     if prediction.shape != (FEW, 2):
         return [f"behind it a model with logits [{FEW}, 2] returns {list(prediction.shape)}"]
+    return _declared_otherwise(defended, x, prediction, gradient, randomized=randomized)
+
+
+def check_forecaster_defense(defended: nn.Module, gradient: GradientKind, *, randomized: bool) -> list[str]:
+    """What is wrong with a defense put in front of a `LinearForecaster`, a line each."""
+    x = torch.randn(FEW, HISTORY, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    prediction = point(defended.eval()(x))
+    if prediction.shape != (FEW, HORIZON, 2):
+        return [f"behind it a model with forecasts [{FEW}, {HORIZON}, 2] returns {list(prediction.shape)}"]
+    return _declared_otherwise(defended, x, prediction, gradient, randomized=randomized)
+
+
+def _declared_otherwise(
+    defended: nn.Module, x: Tensor, prediction: Tensor, gradient: GradientKind, *, randomized: bool
+) -> list[str]:
+    """Where a defense is not what its spec says. prediction: of `x`, a leaf with gradient."""
     wrong = []
-    differs = not torch.equal(prediction, defended(x))
+    again = defended(x)
+    differs = not torch.equal(prediction, again if isinstance(again, Tensor) else point(again))
     if differs and not randomized:
         wrong.append("repeated passes differ: declare randomized=True")
     if gradient is not GradientKind.NONE:
@@ -77,3 +96,8 @@ def plain_detector() -> nn.Module:
 def plain_model() -> nn.Module:
     """The model a defense is checked in front of."""
     return HalfSpace().eval()
+
+
+def plain_forecaster() -> nn.Module:
+    """The model a defense for forecasters is checked in front of."""
+    return LinearForecaster().eval()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.contracts import AttackSpec
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.tasks.detection_measures import Matches, Scene
 from robustbench_lab.tasks.detection_objectives import (
@@ -219,28 +215,6 @@ def test_a_black_box_is_said_to_have_no_gradient() -> None:
         Vanish().loss(None, DetectorOutput(lambda: detections_of([])), {})
     with pytest.raises(SkipCell, match="no training loss"):
         DetectorOutput(lambda: detections_of([])).loss_of(torch.zeros(1, 1, 4), torch.zeros(1, 1))
-
-
-def taskless_attacks() -> list[Any]:
-    catalog = open_catalog([])
-    specs = [entry.spec for entry in catalog.entries("attacks")]
-    return [spec for spec in specs if not spec.tasks and "linf" in spec.threat_models and not spec.minimum_norm]
-
-
-@pytest.mark.parametrize("spec", taskless_attacks(), ids=lambda spec: spec.name)
-def test_every_attack_that_needs_no_logits_runs_on_a_detector(spec: AttackSpec) -> None:
-    from robustbench_lab.component_syntax import Component
-
-    catalog = open_catalog([])
-    setting = grid_setting(Linf(EPS), Untargeted())
-    problem = AttackProblem(setting)
-    resolved = catalog.resolve("attacks", Component(spec.name, dict(spec.quick)), task="detection")
-    catalog.build("attacks", resolved, problem, task="detection")
-    audit = audit_attack(problem, setting, setting.model, passes=1)
-    assert not [finding for finding in audit.problems if finding.code == "outside-threat-model"]
-    gain = audit.outcomes.columns["damage"] - setting.clean_measure["damage"].numpy()
-    assert (gain >= 0).all()
-    assert gain.sum() > 0
 
 
 def test_outcomes_of_an_attack_outside_the_region_are_those_of_the_clean_image() -> None:

@@ -116,13 +116,25 @@ def without(*rows: int) -> pd.DataFrame:
 
 
 WRONG = [
-    (broken(4, "load", "n/a"), {}, "series 'load', line 6: the value is missing: fill it, or leave"),
-    (broken(4, "load", ""), {}, "series 'load', line 6: the value is missing: fill it, or leave"),
+    (
+        broken(4, "load", "n/a"),
+        {},
+        "series 'load', line 6: the value is missing: fill it, leave the column out, or take missing='fill'",
+    ),
+    (
+        broken(4, "load", ""),
+        {},
+        "series 'load', line 6: the value is missing: fill it, leave the column out, or take missing='fill'",
+    ),
     (broken(4, "heat", "hot"), {}, "series 'heat', line 6: 'hot' is no finite number: repair it"),
     (broken(4, "heat", "inf"), {}, "series 'heat', line 6: 'inf' is no finite number"),
-    (broken(4, "date", "soon"), {}, "column 'date', line 6: 'soon' is no time: write times as"),
-    (broken(4, "date", "2020-01-01 03:00:00"), {}, "line 6: 2020-01-01 03:00:00 stands there twice: keep one"),
-    (broken(4, "date", "2019-01-01 03:00:00"), {}, "line 6: 2019-01-01 03:00:00 is earlier than the line above: sort"),
+    (broken(4, "date", "soon"), {}, "line 6: column 'date': 'soon' is no time: write times as .*time_format="),
+    (
+        broken(4, "date", "2020-01-01 03:00:00"),
+        {},
+        "line 6: 2020-01-01 03:00:00 stands there twice: keep one .*by series=",
+    ),
+    (broken(4, "date", "2019-01-01 03:00:00"), {}, "line 6: 2019-01-01 03:00:00 is earlier than the row before: sort"),
     (without(7), {}, "line 9: 2020-01-01 08:00:00 where 2020-01-01 07:00:00 should follow: fill the gap"),
     (broken(4, "date", "2020-01-01 03:30:00"), {}, "line 6: .*the steps are not all of one length; resample"),
     (table().assign(heat="3.5"), {}, "series 'heat' is constant in its training part: leave it out"),
@@ -131,7 +143,7 @@ WRONG = [
     (table(60), {"split": "validation", "horizon": 10}, "the validation part has 6 steps to forecast, too few"),
     (table(), {"time": "dat"}, "there is no column 'dat'. Did you mean 'date'"),
     (table(), {"target": ["load", "heet"]}, "there is no column 'heet'. Did you mean 'heat'"),
-    (table(), {"target": ["load", "load"]}, "name columns other than the time 'date', each once"),
+    (table(), {"target": ["load", "load"]}, "column 'load' is named in target and in target: give it one role"),
     (table(), {"freq": "often"}, "freq='often' is no time that pandas knows"),
     (table(), {"parts": (150, 50, 50)}, r"parts=\[150, 50, 50\] need 250 steps, the series have 200"),
     (table(), {"horizon": 50}, "the test part has 40 steps to forecast, too few for a horizon of 50"),

@@ -10,14 +10,12 @@ import torch
 from robustbench_lab.attack_audit import Audit, audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.component_syntax import Component
-from robustbench_lab.contracts import AttackSpec, Bounds
-from robustbench_lab.errors import SkipCell, UsageError
+from robustbench_lab.errors import UsageError
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.series_threat_model import Series
 from robustbench_lab.tasks.forecasting_objectives import Down, Error, ForecastObjective, Target, Up
 from robustbench_lab.testing.known_forecasters import LinearForecaster, forecast_setting
-from robustbench_lab.threat_models import Linf
 
 EPS = 0.1
 OBJECTIVES = [Error(), Error(labels="self"), Up(), Down(), Target(), Target(factor=0.5), Target(level=40.0)]
@@ -125,11 +123,6 @@ def test_an_unknown_loss_is_named() -> None:
         problem.loss_and_gradient(problem.clean, "mea")
 
 
-def taskless_attacks(norm: str) -> list[Any]:
-    specs = [entry.spec for entry in open_catalog([]).entries("attacks")]
-    return [spec for spec in specs if not spec.tasks and norm in spec.threat_models and not spec.minimum_norm]
-
-
 def attacked(setting: ProblemSetting, name: str, **params: Any) -> Audit:
     """What the core makes of an attack of the catalog."""
     catalog = open_catalog([])
@@ -137,46 +130,6 @@ def attacked(setting: ProblemSetting, name: str, **params: Any) -> Audit:
     resolved = catalog.resolve("attacks", Component(name, params), task="forecasting")
     catalog.build("attacks", resolved, problem, task="forecasting")
     return audit_attack(problem, setting, setting.model, passes=1)
-
-
-@pytest.mark.parametrize("bounds", [None, Bounds(0.0, float("inf"))], ids=["open", "from 0"])
-@pytest.mark.parametrize("norm", ["series", "linf"])
-@pytest.mark.parametrize("spec", taskless_attacks("linf"), ids=lambda spec: spec.name)
-def test_every_attack_that_needs_no_logits_runs_on_a_forecaster(
-    spec: AttackSpec, norm: str, bounds: Bounds | None
-) -> None:
-    if norm not in spec.threat_models:
-        pytest.skip(f"{spec.name} is not for {norm}")
-    setting = forecast_setting(Series(EPS) if norm == "series" else Linf(0.5), Error(), bounds=bounds)
-    if spec.name == "difgsm":
-        with pytest.raises(SkipCell, match="resizes images"):
-            attacked(setting, spec.name)
-        return
-    audit = attacked(setting, spec.name, **spec.quick)
-    assert not [finding for finding in audit.problems if finding.code == "outside-threat-model"]
-    gain = audit.outcomes.columns["damage"] - setting.clean_measure["damage"].numpy()
-    assert (gain >= 0).all()
-    assert gain.sum() > 0
-
-
-def test_attacks_of_every_kind_are_among_those_that_run() -> None:
-    assert {"pgd", "fgsm", "apgd", "mim", "nes", "noise"} <= {spec.name for spec in taskless_attacks("series")}
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize(
-    ("name", "share"), [("pgd", 0.97), ("fgsm", 0.999), ("apgd", 0.99), ("mim", 0.99), ("nes", 0.9)]
-)
-def test_attacks_come_near_to_the_best_shift_of_two_series_in_very_different_units(
-    name: str, share: float, norm: Any
-) -> None:
-    params = {"queries": 1000} if name == "nes" else {}
-    columns = attacked(forecast_setting(Series(EPS, norm), Up()), name, **params).outcomes.columns
-    weight = LinearForecaster().mean_weight
-    # Of the mean over both series: in l2 the two share the budget.
-    best = EPS * float(weight.abs().sum() if norm == "linf" else weight.norm() / 2**0.5)
-    assert (columns["shift"] <= best * 1.0001).all()
-    assert (columns["shift"] >= share * best).all()
 
 
 def test_noise_costs_much_less_than_pgd() -> None:

@@ -116,7 +116,12 @@ def test_metrics_are_means_and_roots_over_windows_and_lie_in_their_intervals() -
     assert value["robust_mase"].value > value["clean_mase"].value
     for name, one in value.items():
         assert one.low <= one.value <= one.high, name
-        assert one.low < one.high or name == "broken_rate", name
+        assert one.low < one.high, name
+
+
+def test_a_share_of_0_is_not_said_to_be_sure() -> None:
+    outcomes = dataclasses.replace(attacked(0.1), robust=np.ones(12, dtype=bool))
+    assert forecasting.broken_rate(outcomes).high == pytest.approx(1 - 0.025 ** (1 / 12))
 
 
 def test_a_forecast_without_limit_has_an_error_without_limit_and_no_metric_raises() -> None:
@@ -155,9 +160,17 @@ def test_blocks_are_at_least_as_long_as_windows_overlap() -> None:
     assert block_length(219) == 6
     assert block_length(219, overlapping=24) == 24
     assert block_length(5, overlapping=24) == 5
-    assert forecasting._overlapping({"start": np.arange(0, 100, 24), "steps": np.full(5, 24)}) == 1
-    assert forecasting._overlapping({"start": np.arange(0, 20, 4), "steps": np.full(5, 24)}) == 6
-    assert forecasting._overlapping({"steps": np.full(5, 24)}) == 1
+    steps = np.full(5, 24)
+    assert forecasting._in_time({"start": np.arange(0, 100, 24), "steps": steps}, 5)[1] == 1
+    assert forecasting._in_time({"start": np.arange(0, 20, 4), "steps": steps}, 5)[1] == 6
+    assert forecasting._in_time({"steps": steps}, 5)[1] == 1
+
+
+def test_blocks_are_drawn_within_a_series_wherever_its_windows_stand() -> None:
+    columns = {"start": np.array([8, 0, 4, 8, 0, 4]), "block": np.array([1, 0, 1, 0, 1, 0]), "steps": np.full(6, 8)}
+    order, overlapping = forecasting._in_time(columns, 6)
+    assert order.tolist() == [1, 5, 3, 4, 2, 0]
+    assert overlapping == 2
 
 
 def test_errors_that_are_alike_in_neighbours_have_a_wider_interval_than_shuffled_ones() -> None:

@@ -34,6 +34,9 @@ EPS = 0.02
 PGD = "pgd(step_size=0.02, steps=14)"
 """On a linear model its second step reaches the optimum, so the loss has settled long before the last."""
 FIRST, SECOND = HalfSpace(0).eval(), HalfSpace(1).eval()
+NEIGHBOUR = HalfSpace(0).eval()
+"""What misleads it often misleads the first one as well."""
+NEIGHBOUR.weight.data.add_(SECOND.weight)
 
 
 def inputs() -> Tensor:
@@ -194,6 +197,7 @@ class Lab:
         padded = nn.ConstantPad1d((0, 3), -20.0)
         return [
             ModelSpec(name="half-space", factory=lambda: Counting(HalfSpace(0))),
+            ModelSpec(name="neighbour", factory=lambda: NEIGHBOUR),
             ModelSpec(name="probabilities", factory=lambda: Read(lambda logits: logits.softmax(1))),
             ModelSpec(name="one-class", factory=lambda: Read(lambda logits: logits[:, :1])),
             ModelSpec(name="five-classes", factory=lambda: Read(padded)),

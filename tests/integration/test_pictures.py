@@ -87,7 +87,7 @@ def test_panels_show_the_clean_image_the_attacked_one_and_the_change(tmp_path: P
     attacked = clean + 0.01
     attacked[0, 0, 0, 0] = clean[0, 0, 0, 0] - 0.02
     (picture,) = made(record, saved(attacked, tmp_path), tmp_path).pictures
-    before, after, change = panels(picture.png)
+    before, after, change = panels(picture.content)
     scale = SIDE // 8
     assert before.shape == (6 * scale, 8 * scale, 3)
     centres = np.s_[scale // 2 :: scale, scale // 2 :: scale, 0]
@@ -102,7 +102,7 @@ def test_panels_show_the_clean_image_the_attacked_one_and_the_change(tmp_path: P
 def test_what_is_not_changed_is_grey(tmp_path: Path) -> None:
     record, clean = classifier_cell(tmp_path, robust=[True])
     (picture,) = made(record, saved(clean, tmp_path), tmp_path).pictures
-    assert set(np.unique(panels(picture.png)[2])) == {128}
+    assert set(np.unique(panels(picture.content)[2])) == {128}
 
 
 def test_broken_samples_come_first_and_each_with_its_own_input(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_broken_samples_come_first_and_each_with_its_own_input(tmp_path: Path) -
     assert [one.caption for one in pictures] == ["1", "4", "0"]
     assert [one.file_name for one in pictures] == [f"{record.cell.cell_id}-{n:05d}.png" for n in (1, 4, 0)]
     for picture, position in zip(pictures, (1, 4, 0), strict=True):
-        before, after, _ = panels(picture.png)
+        before, after, _ = panels(picture.content)
         assert np.array_equal(before[20::40, 20::40, 0], (clean[position, 0].numpy() * 255).round())
         assert np.array_equal(after[20::40, 20::40, 0], ((1 - clean[position, 0]).numpy() * 255).round())
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +64,15 @@ def test_the_batch_size_changes_no_outcome(shared_folder: Path, tmp_path: Path, 
         robust.append(record.outcomes.robust)
     for other in robust[1:]:
         assert int(np.count_nonzero(robust[0] != other)) <= 1
+
+
+@pytest.mark.slow
+def test_dlinear_on_etth1_has_the_published_error(shared_folder: Path, tmp_path: Path) -> None:
+    """Zeng et al. 2023, table 2, at a history of 336 and a horizon of 96; the recipe is the benchmark's."""
+    recipe = Path(__file__).resolve().parents[2] / "benchmarks" / "etth1.py"
+    done = subprocess.run([sys.executable, recipe, "DLinear", "--out", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["windows"] == 2880 - 96 + 1
+    assert found["mse"] == pytest.approx(0.375, rel=0.03)
+    assert found["mae"] == pytest.approx(0.399, rel=0.03)

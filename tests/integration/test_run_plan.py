@@ -297,6 +297,13 @@ def test_what_cannot_be_run_is_refused_in_one_line(
     assert refused(**fields) == message
 
 
+def test_of_data_that_nobody_named_all_samples_are_taken_where_there_are_fewer(plan: Plan) -> None:
+    cells = plan(models=["digits-cnn"], datasets=[], samples=1_000_000).cells
+    assert len(cells) == 1
+    assert 100 < len(cells[0].samples.sample_ids) < 1_000_000
+    assert len(plan(models=["digits-cnn"], datasets=[], samples=7).cells[0].samples.sample_ids) == 7
+
+
 # ---------------------------------------------------------------- what a cell's id is
 
 CASE: dict[str, Any] = {

@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rbl_files.torch_script import torch_model
+from robustbench_lab.api import evaluate
 from robustbench_lab.errors import UsageError
 from robustbench_lab.plugin_tools.normalization import Normalized
 from robustbench_lab.plugin_tools.weights import apply_weights, load_state_dict, require_weights
+from robustbench_lab.records import Status
 
 SCRIPT = """
 from torch import nn
@@ -308,3 +310,26 @@ def test_normalisation_that_does_not_fit_is_refused(script: str, images: torch.T
         torch_model(f"{script}:Net", mean=[0.5])
     with pytest.raises(UsageError, match=r"for images of 3 channels; these inputs have shape \[1, 2, 2\]"):
         Normalized(nn.Identity(), [0.5] * 3, [0.5] * 3)(images[:, :1])
+
+
+# ---------------------------------------------------------------- forecasters
+
+FORECASTER = """
+import torch
+from torch import nn
+from robustbench_lab.tasks.forecast_output import Quantiles
+
+class Yesterday(nn.Module):
+    def forward(self, history):
+        day = history[:, -24:]
+        return Quantiles(torch.stack([0.9 * day, day, 1.1 * day], 3), (0.1, 0.5, 0.9))
+"""
+
+
+def test_a_module_of_ones_own_can_be_a_forecaster(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(FORECASTER)
+    model = f"torch(path='{tmp_path}/script.py:Yesterday')"
+    (record,) = evaluate(model, "victoria-demand", attacks="pgd(steps=2)", samples=2).records
+    assert record.status is Status.OK, record.reason
+    assert 0 < record.metrics["clean_mase"].value < record.metrics["robust_mase"].value
+    assert record.metrics["clean_width"].value > 0

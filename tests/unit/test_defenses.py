@@ -8,11 +8,13 @@ import scipy.ndimage
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_sample_images
 from torch import nn
 
 from rbl_defenses.bit_depth import bit_depth
+from rbl_defenses.differentiable_jpeg import differentiable_jpeg
 from rbl_defenses.gaussian_noise import gaussian_noise
-from rbl_defenses.jpeg import jpeg
+from rbl_defenses.jpeg import jpeg, recompressed
 from rbl_defenses.lgs import lgs
 from rbl_defenses.median import median
 from rbl_defenses.resize_pad import resize_pad, resized_and_shifted
@@ -35,11 +37,10 @@ def test_bit_depth_leaves_two_to_the_bits_levels_and_the_nearest_one(bits: int) 
     assert (made - IMAGES).abs().max() <= 0.5 / (2**bits - 1) + 1e-6
 
 
-@pytest.mark.parametrize("defend", [bit_depth, jpeg])
-def test_a_step_without_gradient_is_taken_as_the_identity_backwards(defend: object) -> None:
+def test_rounding_is_taken_as_the_identity_backwards() -> None:
     leaf = IMAGES.clone().requires_grad_()
     weights = torch.randn_like(IMAGES)
-    (defend(nn.Identity())(leaf) * weights).sum().backward()
+    (bit_depth(nn.Identity())(leaf) * weights).sum().backward()
     torch.testing.assert_close(leaf.grad, weights)
 
 
@@ -55,6 +56,30 @@ def test_jpeg_of_high_quality_changes_smooth_images_little_and_of_low_quality_mo
     fine, coarse = jpeg(nn.Identity(), quality=95)(ramp), jpeg(nn.Identity(), quality=1)(ramp)
     assert fine.shape == ramp.shape
     assert (fine - ramp).abs().mean() < 0.02 < (coarse - ramp).abs().mean()
+
+
+@pytest.mark.parametrize("quality", [30, 75])
+@pytest.mark.parametrize("colour", [True, False], ids=["colour", "grey"])
+def test_jpeg_with_a_gradient_is_near_to_the_codec(quality: int, colour: bool) -> None:
+    photo = torch.from_numpy(load_sample_images().images[0][100:237, 200:331].copy()).permute(2, 0, 1)[None] / 255
+    photo = photo if colour else photo.mean(1, keepdim=True)
+    made, codec = differentiable_jpeg(photo, quality), recompressed(photo, quality)
+    assert made.shape == photo.shape
+    assert (made - codec).abs().mean() < 0.5 * (photo - codec).abs().mean()
+    assert (made - codec).abs().mean() < 3 / 255  # the codec smooths the colours that it enlarges
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_gradient_of_jpeg_is_that_of_the_codec_with_smoothed_rounding(channels: int) -> None:
+    images = torch.rand(1, channels, 9, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    images = 0.3 + 0.4 * images  # away from 0 and 1, where pixels are clipped
+    assert torch.autograd.gradcheck(lambda x: differentiable_jpeg(x, 60), images.requires_grad_(), eps=1e-7, atol=1e-4)
+    weights = torch.randn_like(images)
+    (wanted,) = torch.autograd.grad((differentiable_jpeg(images, 60) * weights).sum(), images)
+    (given_one,) = torch.autograd.grad((jpeg(nn.Identity(), quality=60)(images) * weights).sum(), images)
+    torch.testing.assert_close(given_one, wanted)
+    with torch.no_grad():
+        torch.testing.assert_close(jpeg(nn.Identity(), quality=60)(images), recompressed(images, 60))
 
 
 def test_jpeg_refuses_what_is_no_image_in_one_line() -> None:

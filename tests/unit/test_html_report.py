@@ -12,6 +12,7 @@ from robustbench_lab.errors import UsageError
 from robustbench_lab.records import MINIMUM_NORM, Finding, Severity, Status
 from robustbench_lab.report import figures
 from robustbench_lab.report.html import render, write_report
+from robustbench_lab.report.page_figures import MOST_CURVES
 from robustbench_lab.statistics import clopper_pearson
 from robustbench_lab.testing.example_results import example_gap, example_leaderboard, example_records, example_result
 
@@ -232,7 +233,7 @@ def test_many_rows_are_cut_in_figures_and_the_caption_says_so():
     records = [example_result([True, False], model=f"m{number}") for number in range(figures.MOST_ROWS + 1)]
     text = render(example_leaderboard(records), {})
     assert f"The first {figures.MOST_ROWS} of {figures.MOST_ROWS + 1} rows" in text
-    assert f"the first {figures.MOST_CURVES} of {figures.MOST_ROWS + 1} rows" in text
+    assert f"the first {MOST_CURVES} of {figures.MOST_ROWS + 1} rows" in text
 
 
 def test_a_leaderboard_without_any_result_still_makes_a_page():

@@ -15,11 +15,13 @@ from robustbench_lab.errors import UsageError
 from robustbench_lab.statistics import (
     bootstrap_mean,
     clopper_pearson,
+    garwood,
     holm,
     mcnemar_exact,
     paired_bootstrap,
     rank_rows,
     tied_ranks,
+    wider,
 )
 
 quickly = settings(deadline=None)
@@ -69,6 +71,28 @@ def test_none_and_all_of_the_samples_have_one_sided_closed_forms():
 def test_a_rate_that_cannot_be_is_refused(successes, trials, message):
     with pytest.raises(UsageError, match=message):
         clopper_pearson(successes, trials)
+
+
+# ---------------------------------------------------------------- Poisson
+
+
+@quickly
+@given(st.integers(0, 3000), st.integers(1, 500))
+def test_the_exact_interval_of_a_count_is_that_of_the_chi_squared_distribution(events, units):
+    estimate = garwood(events, units)
+    assert estimate.value == events / units
+    assert estimate.low * units == pytest.approx(stats.chi2.ppf(0.025, 2 * events) / 2 if events else 0.0, rel=1e-7)
+    assert estimate.high * units == pytest.approx(stats.chi2.ppf(0.975, 2 * events + 2) / 2, rel=1e-7)
+
+
+def test_no_event_in_so_many_units_has_the_closed_form():
+    assert garwood(0, 50) == Estimate(0.0, 0.0, pytest.approx(-np.log(0.025) / 50))
+    with pytest.raises(UsageError, match="ask for more samples"):
+        garwood(0, 0)
+
+
+def test_the_wider_of_two_intervals_covers_both():
+    assert wider(Estimate(0.5, 0.4, 0.6), Estimate(0.1, 0.3, 0.55)) == Estimate(0.5, 0.3, 0.6)
 
 
 # ---------------------------------------------------------------- bootstrap
@@ -278,6 +302,34 @@ def test_the_paired_bootstrap_of_means_agrees_with_the_z_test(seed):
     p_value = paired_bootstrap([differences[draws].mean(axis=1), np.zeros(400)])[0, 1]
     z = abs(differences.mean()) / (differences.std(ddof=1) / np.sqrt(60))
     assert p_value == pytest.approx(2 * stats.norm.sf(z), abs=0.2)
+
+
+def test_many_rows_that_differ_clearly_are_not_tied_for_want_of_resamples():
+    """With 1000 resamples no counted p-value is below 0.002, and twelve rows make 66 pairs."""
+    generator = np.random.default_rng(0)
+    samples = generator.normal(0, 1, (12, 200)) + np.arange(12)[:, None]
+    draws = generator.integers(0, 200, (1000, 200))
+    rows = [one[draws].mean(axis=1) for one in samples]
+    scores = [float(one.mean()) for one in samples]
+    assert tied_ranks(scores, paired_bootstrap(rows, scores)) == list(range(12, 0, -1))
+    same = [one[draws].mean(axis=1) for one in samples - np.arange(12)[:, None]]
+    assert tied_ranks([float(one.mean()) for one in same], paired_bootstrap(same)) == [1] * 12
+
+
+def test_beyond_the_resamples_the_tail_is_that_of_the_z_test():
+    generator = np.random.default_rng(1)
+    differences = generator.normal(0.35, 1, 400)
+    draws = generator.integers(0, 400, (1000, 400))
+    p_value = paired_bootstrap([differences[draws].mean(axis=1), np.zeros(1000)])[0, 1]
+    z = differences.mean() / (differences.std(ddof=1) / 20)
+    assert p_value == pytest.approx(2 * stats.norm.sf(z), rel=0.9)
+    assert p_value < 1e-6
+
+
+def test_resamples_that_do_not_vary_say_no_more_than_their_number():
+    rows = [np.full(1000, 0.3), np.full(1000, 0.1)]
+    assert paired_bootstrap(rows)[0, 1] == pytest.approx(2 / 1001)
+    assert paired_bootstrap([np.full(1000, np.inf), rows[1]])[0, 1] == pytest.approx(2 / 1001)
 
 
 def test_a_row_without_a_score_is_refused():

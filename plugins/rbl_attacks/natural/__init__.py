@@ -1,4 +1,4 @@
-"""Changes that happen without an adversary: rotations, shifts, weather, noise, compression."""
+"""Changes that happen without an adversary: rotations, shifts, weather, noise, compression, faults of sensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,11 @@ from robustbench_lab.contracts import Access, AttackSpec
 def _kinds(params: Mapping[str, Any]) -> tuple[int, int]:
     kinds = params["kinds"]
     return (15 if "all" in kinds else len(kinds)), 0
+
+
+def _fault_kinds(params: Mapping[str, Any]) -> tuple[int, int]:
+    kinds = params["kinds"]
+    return (9 if "all" in kinds else len(kinds)), 0
 
 
 def _places(params: Mapping[str, Any]) -> tuple[int, int]:
@@ -26,6 +31,16 @@ SPECS: list[AttackSpec] = [
         threat_models=("corruption",),
         version="1",
         estimate_passes=_kinds,
+    ),
+    AttackSpec(
+        name="faults",
+        factory="rbl_attacks.natural.faults:faults",
+        summary="9 faults of sensors, clocks and transmission, the worst of those named",
+        access=Access.DECISIONS,
+        tasks=("forecasting",),
+        threat_models=("fault",),
+        version="1",
+        estimate_passes=_fault_kinds,
     ),
     AttackSpec(
         name="spatial",

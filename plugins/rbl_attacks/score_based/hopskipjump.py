@@ -96,7 +96,8 @@ def _noise(problem: AttackProblem, attempt: int) -> Tensor:
     if math.isfinite(bounds.width):
         return problem.uniform(f"start/{attempt}").mul_(bounds.width).add_(bounds.low).clamp_(bounds.low, bounds.high)
     scale = problem.clean.abs().flatten(1).amax(1).clamp_min(1.0) * 2.0 ** (attempt / 4)
-    return problem.clean + _per_sample(scale, problem.clean) * problem.normal(f"start/{attempt}")
+    noise = _per_sample(scale, problem.clean) * problem.normal(f"start/{attempt}")
+    return noise.add_(problem.clean).clamp_(bounds.low, bounds.high)
 
 
 def _bisections(problem: AttackProblem, radius: float) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rbl_attacks.score_based.image_windows import ImageShape
 from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.errors import SkipCell
 
 Basis = Literal["pixel", "dct"]
 
@@ -35,13 +36,14 @@ def simba(
 
     queries: forward passes of one sample: the start, the steps, and at last the best input once more.
     basis: `pixel`: single elements; `dct`: cosine waves of one channel, from low to high frequencies.
-    step_size: length of one step, in the units of the data; None: 0.2, the paper's, for inputs in a range of 1, and
-        eps / 5 where the range is open.
+    step_size: length of one step, in the units of the data (in `series`: of each series' spread); None: 0.2, the
+        paper's, for inputs in a range of 1, and eps / 5 where the range is open; in `series` eps, in its l2 eps / 5.
     loss: one of the objective's losses; None: its usual one, whose order is that of the label's probability.
     """
     image = ImageShape.of(tuple(problem.clean.shape[1:]))
-    usual = 0.2 * (problem.bounds.width if math.isfinite(problem.bounds.width) else problem.eps)
-    size = usual if step_size is None else step_size
+    if isinstance(problem.unit, Tensor) and basis == "dct":
+        raise SkipCell("simba(basis='dct') is for images: take basis='pixel' for series")
+    size = _usual_size(problem) if step_size is None else step_size
     x, order = problem.clean.clone(), _order(problem, image, basis, queries)
     turn, forth = order.new_zeros(len(x), dtype=torch.int64), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     best = _known(problem.loss(x, loss))
@@ -51,7 +53,8 @@ def simba(
             return
         chosen = order.gather(1, turn[:, None] % order.shape[1]).squeeze(1).long()
         length = torch.where(forth, size, -size)
-        tried = problem.project(_moved(x, image, basis, chosen, length))
+        step = _along(x, image, basis, chosen, length)
+        tried = problem.project(x + problem.unit * step)
         reached = _known(problem.loss(tried, loss))
         better = reached > best
         x[better], best[better] = tried[better], reached[better]
@@ -61,6 +64,13 @@ def simba(
     if not problem.finished:
         problem.submit(x)
         problem.drop_done()
+
+
+def _usual_size(problem: AttackProblem) -> float:
+    """The length of a step."""
+    if isinstance(problem.unit, Tensor):
+        return problem.eps if problem.norm == "linf" else problem.eps / 5
+    return 0.2 * (problem.bounds.width if math.isfinite(problem.bounds.width) else problem.eps)
 
 
 def _order(problem: AttackProblem, image: ImageShape, basis: Basis, most: int) -> Tensor:
@@ -79,9 +89,9 @@ def _rings(frequencies: int, device: torch.device) -> Tensor:
     return (beyond / wider).ceil().clamp_(min=0)
 
 
-def _moved(x: Tensor, image: ImageShape, basis: Basis, chosen: Tensor, length: Tensor) -> Tensor:
-    """A copy of `x`, each sample moved by `length` along its direction."""
-    moved = x.clone()
+def _along(x: Tensor, image: ImageShape, basis: Basis, chosen: Tensor, length: Tensor) -> Tensor:
+    """Changes like `x`, each of `length` along the sample's direction."""
+    moved = torch.zeros_like(x)
     if basis == "pixel":
         moved.view(len(x), -1).scatter_add_(1, chosen[:, None], length[:, None].to(x.dtype))
         return moved

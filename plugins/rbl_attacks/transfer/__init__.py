@@ -9,7 +9,7 @@ from typing import Any
 
 from robustbench_lab.contracts import AttackSpec
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "series")
 
 
 def _vmifgsm_passes(params: Mapping[str, Any]) -> tuple[int, int]:
@@ -23,8 +23,8 @@ SPECS = [
         factory="rbl_attacks.transfer.mim:mim",
         summary="MI-FGSM: steps along the accumulated gradient (Dong et al. 2018)",
         tasks=(),
-        threat_models=(*NORMS, "series"),
-        version="1",
+        threat_models=NORMS,
+        version="2",
         estimate_passes=lambda params: (params["steps"] + 1, params["steps"]),
     ),
     AttackSpec(
@@ -41,7 +41,7 @@ SPECS = [
         factory="rbl_attacks.transfer.difgsm:difgsm",
         summary="DI2-FGSM: gradients at randomly shrunk and padded images (Xie et al. 2019)",
         tasks=(),
-        threat_models=NORMS,
+        threat_models=("linf", "l2"),
         version="1",
         estimate_passes=lambda params: (params["steps"] + 1, params["steps"]),
     ),

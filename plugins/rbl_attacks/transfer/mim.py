@@ -29,6 +29,6 @@ def mim(
         x, velocity, gradient = problem.drop_done(x, velocity, gradient)
         if problem.finished:
             return
-        velocity = accumulated(velocity, gradient, decay)
+        velocity = accumulated(problem, velocity, gradient, decay)
         x = ascend(problem, x, velocity, size)
     problem.submit(x)

@@ -16,13 +16,16 @@ Decay = Annotated[float, Field(ge=0)]
 _ORDER = {"linf": math.inf, "l2": 2.0}
 
 
-def accumulated(velocity: Tensor, gradient: Tensor, decay: float) -> Tensor:
+def accumulated(problem: AttackProblem, velocity: Tensor, gradient: Tensor, decay: float) -> Tensor:
     """`decay * velocity + gradient / mean(|gradient|)`, `[A, ...]`; overwrites both.
+
+    velocity: with respect to inputs in units of the budget. gradient: with respect to inputs in the data's own.
 
     Dong et al. 2018 (eq. 6) divide by the sum of the absolute values; the published code of this family (MI, NI, DI,
     VMI) by their mean, which matters where the velocity is added to an input. What is not finite in a gradient counts
     as 0.
     """
+    gradient.mul_(problem.unit)
     mean = _mean_size(gradient)
     if not bool(mean.isfinite().all()):
         mean = _mean_size(gradient.nan_to_num_(0.0, 0.0, 0.0))
@@ -41,7 +44,7 @@ def step_size_or_default(problem: AttackProblem, step_size: float | None, steps:
 
 def ascend(problem: AttackProblem, x: Tensor, velocity: Tensor, size: float) -> Tensor:
     """One step of `size` from `x` along the steepest direction of `velocity`, back in the region; overwrites `x`."""
-    return problem.project(x.add_(problem.steepest(velocity.clone(), x), alpha=size))
+    return problem.project(x.add_(problem.steepest(velocity / problem.unit, x), alpha=size))
 
 
 def per_coordinate(problem: AttackProblem) -> float:

@@ -44,14 +44,14 @@ def nifgsm(
     x, velocity = problem.clean.clone(), torch.zeros_like(problem.clean)
     problem.new_search(ascends=scales == 1)
     for _ in range(steps):
-        ahead = x + reach * velocity
+        ahead = x + reach * problem.unit * velocity
         _, gradient = problem.loss_and_gradient(ahead, loss, candidate=problem.contains(ahead))
         x, velocity, ahead, gradient = problem.drop_done(x, velocity, ahead, gradient)
         if problem.finished:
             return
         for halvings in range(1, scales):
             gradient += _gradient_of_copy(problem, ahead, loss, 0.5**halvings)
-        velocity = accumulated(velocity, gradient, decay)
+        velocity = accumulated(problem, velocity, gradient, decay)
         x = ascend(problem, x, velocity, size)
     problem.submit(x)
 

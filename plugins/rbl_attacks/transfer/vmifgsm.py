@@ -45,7 +45,7 @@ def vmifgsm(
         x, velocity, variance, gradient = problem.drop_done(x, velocity, variance, gradient)
         if problem.finished:
             return
-        velocity = accumulated(velocity, gradient + variance, decay)
+        velocity = accumulated(problem, velocity, gradient + variance, decay)
         if step + 1 < steps:
             variance = _mean_around(problem, x, loss, beta, [f"neighbour/{step}/{one}" for one in range(neighbours)])
             variance -= gradient
@@ -58,7 +58,7 @@ def _mean_around(problem: AttackProblem, x: Tensor, loss: str | None, beta: floa
 
     As in the paper's code the points are not clipped to the bounds.
     """
-    radius = beta * problem.eps * per_coordinate(problem)
+    radius = beta * problem.eps * per_coordinate(problem) * problem.unit
     total = torch.zeros_like(x)
     for draw in draws:
         point = problem.uniform(draw).mul_(2).sub_(1).mul_(radius).add_(x)

@@ -27,7 +27,7 @@ def universal(
     folds: Count = 1,
     loss: str | None = None,
 ) -> None:
-    """The same perturbation on every sample, clipped to the data's bounds.
+    """The same perturbation on every sample, clipped to the data's bounds; in `series` in units of each series' spread.
 
     steps: gradient steps, each on the mean over a minibatch.
     batch: samples of a minibatch.
@@ -43,12 +43,12 @@ def universal(
         delta = torch.zeros_like(problem.clean[0])
         velocity = torch.zeros_like(delta)
         for step, part in enumerate(minibatches(training, steps, batch)):
-            x = part.project(part.clean + delta)
-            gradient = shared_gradient(part, x, loss, softness).mean(0)
+            x = part.project(part.clean + delta * part.unit)
+            gradient = (shared_gradient(part, x, loss, softness) * part.unit).mean(0)
             velocity = momentum * velocity + _direction(gradient, problem.norm)
             size = step_size * problem.eps * (1 - step / steps)
             delta = _into_ball(delta + size * _direction(velocity, problem.norm), problem.norm, problem.eps)
-        tested.submit(tested.project(tested.clean + delta))
+        tested.submit(tested.project(tested.clean + delta * tested.unit))
 
 
 def _direction(gradient: Tensor, norm: str | None) -> Tensor:

@@ -1,0 +1,90 @@
+"""Which channels of a window a forecaster of a library forecasts, and which it is told the future of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from robustbench_lab.errors import UsageError
+from robustbench_lab.tasks.forecast_output import Forecast, Quantiles
+
+Count = Annotated[int, Field(ge=1)]
+Known = Sequence[Annotated[int, Field(ge=0)]]
+"""Numbers of channels, from 0."""
+
+
+@dataclass(frozen=True)
+class SeriesChannels:
+    """Inputs are `[N, L, channels]`, or `[N, L + H, channels]` where covariates are known beforehand."""
+
+    source: str
+    """For messages."""
+    series: int | None = None
+    """How many of the first channels are forecast; None: all but those known beforehand."""
+    known: tuple[int, ...] = ()
+    """The channels whose last H steps are the future."""
+
+    def history(self, inputs: Tensor, horizon: int) -> Tensor:
+        """The steps of the past, `[N, L, channels]`. Raises UsageError where the channels asked for are not there."""
+        channels = inputs.shape[2]
+        if self.known and max(self.known) >= channels:
+            raise UsageError(f"{self.source}: known={list(self.known)}: the data have {channels} channels, from 0")
+        if self.series is not None and self.series > channels:
+            raise UsageError(f"{self.source}: series={self.series}: the data have {channels} channels")
+        return inputs[:, :-horizon] if self.known else inputs
+
+    def forecast_series(self, history: Tensor) -> Tensor:
+        """The series that are forecast, `[N, L, C]`."""
+        if self.series is not None:
+            return history[:, :, : self.series]
+        return history[:, :, [one for one in range(history.shape[2]) if one not in self.known]]
+
+    def future(self, inputs: Tensor, horizon: int) -> Tensor:
+        """What is known of the steps to come, `[N, H, K]`."""
+        return inputs[:, -horizon:, list(self.known)]
+
+
+def chosen_horizon(horizon: int | None, own: int, source: str) -> int:
+    """The steps to forecast: `horizon`, or all `own` that a network forecasts. UsageError where it is more."""
+    if horizon is not None and horizon > own:
+        raise UsageError(f"{source}: horizon={horizon}: it forecasts {own} steps")
+    return horizon or own
+
+
+def latest(history: Tensor, steps: int, source: str) -> Tensor:
+    """The last `steps` of histories `[N, L, ...]`. UsageError where they are shorter."""
+    if history.shape[1] < steps:
+        found = f"takes histories of {steps} steps, the data give {history.shape[1]}"
+        raise UsageError(f"{source}: {found}: give the dataset history={steps}")
+    return history[:, -steps:]
+
+
+class Univariate(nn.Module):
+    """A forecaster that sees one series at a time: `one_series` maps histories `[B, L]` to `[B, H]` or `[B, H, Q]`."""
+
+    def __init__(self, channels: SeriesChannels, horizon: int, levels: tuple[float, ...] | None = None) -> None:
+        """levels: of the Q quantiles; None: points."""
+        super().__init__()
+        self.channels = channels
+        self.horizon = horizon
+        self.levels = levels
+
+    def one_series(self, history: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor) -> Forecast:
+        """Windows `[N, L, channels]` to points `[N, H, C]`, or `Quantiles` of the same."""
+        history = self.channels.forecast_series(self.channels.history(inputs, self.horizon))
+        made = self.one_series(history.transpose(1, 2).flatten(0, 1))
+        by_window = torch.unflatten(made, 0, (len(inputs), history.shape[2])).movedim(1, 2)
+        return by_window if self.levels is None else Quantiles(by_window, self.levels)
+
+
+def as_black_box(made: Tensor, like: Tensor) -> Tensor:
+    """Numbers that another library made, on the device and in the precision of the inputs, without gradient."""
+    return torch.as_tensor(made).to(like.device, like.dtype)

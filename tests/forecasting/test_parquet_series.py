@@ -1,0 +1,121 @@
+"""Series from Parquet and Arrow files: the same windows as from a CSV file, however the rows are folded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rbl_files.csv_series import csv_series
+from rbl_files.parquet_series import parquet_series
+from robustbench_lab.errors import UsageError
+from robustbench_lab.plugin_tools.series_windows import SeriesWindows
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+CUT = {"history": 24, "horizon": 6}
+ROLES: dict[str, Any] = {"series": "id", "known": "price", "static": "size", "missing": "flag"}
+
+Opened = Callable[..., SeriesWindows]
+
+
+def panel() -> pd.DataFrame:
+    """Two series below each other, with gaps."""
+    random = np.random.default_rng(0)
+    each = []
+    for name, steps in (("a", 200), ("b", 160)):
+        times = pd.date_range("2020-01-01", periods=steps, freq="1h")
+        target = 100 + 10 * np.sin(np.arange(steps) * 2 * np.pi / 24) + random.normal(size=steps)
+        target[[20, 21, steps - 9]] = np.nan
+        rows = {"id": name, "timestamp": times, "target": target, "price": random.normal(size=steps), "size": steps}
+        each.append(pd.DataFrame(rows))
+    return pd.concat(each, ignore_index=True)
+
+
+def folded(frame: pd.DataFrame) -> Any:
+    """A row for each series, as fev and Hugging Face datasets keep them."""
+    groups = frame.groupby("id", sort=False)
+    lists = {name: [one[name].tolist() for _, one in groups] for name in ("timestamp", "target", "price")}
+    return pa.table({"id": list(groups.groups), **lists, "size": [one["size"].iloc[0] for _, one in groups]})
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Opened:
+    def write(table: Any, **params: Any) -> SeriesWindows:
+        pq.write_table(table, tmp_path / "data.parquet")
+        return parquet_series(str(tmp_path / "data.parquet"), **{**CUT, **params})
+
+    return write
+
+
+def same(first: SeriesWindows, second: SeriesWindows) -> bool:
+    return first.revision == second.revision and first.sample_ids == second.sample_ids
+
+
+def test_rows_for_times_rows_for_series_and_a_csv_file_hold_the_same_windows(opened: Opened, tmp_path: Path) -> None:
+    frame = panel()
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    wanted = csv_series(str(tmp_path / "data.csv"), "timestamp", target="target", **CUT, **ROLES)
+    assert same(opened(pa.Table.from_pandas(frame), **ROLES), wanted)
+    folding = opened(folded(frame), **ROLES)
+    assert same(folding, wanted)
+    assert torch.equal(folding.load([3, 1]).inputs, wanted.load([3, 1]).inputs)
+    with pa.OSFile(str(tmp_path / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, folded(frame).schema) as stream:
+        stream.write_table(folded(frame))
+    assert same(parquet_series(str(tmp_path / "data.arrow"), **CUT, **ROLES), wanted)
+
+
+def test_a_first_time_and_a_frequency_are_times_enough(opened: Opened) -> None:
+    table = folded(panel())
+    first = table.set_column(1, "start", pa.array([one[0] for one in table["timestamp"].to_pylist()]))
+    assert same(opened(first, **ROLES, time="start", freq="1h"), opened(table, **ROLES, freq="1h"))
+    with pytest.raises(UsageError, match="'start' has one time for each row, that of its first value: name the time"):
+        opened(first, **ROLES, time="start")
+
+
+def test_rows_without_names_are_numbered(opened: Opened) -> None:
+    ids = opened(folded(panel()).drop_columns("id"), missing="fill").sample_ids
+    assert {one.split("/")[1] for one in ids} == {"0", "1"}
+
+
+def replaced(name: str, cells: list[Any]) -> Any:
+    table = folded(panel())
+    return table.set_column(table.column_names.index(name), name, pa.array(cells))
+
+
+PRICES = folded(panel())["price"].to_pylist()
+WRONG: list[tuple[Any, dict[str, Any], str]] = [
+    (replaced("price", [PRICES[0], PRICES[1][:5]]), ROLES, r"'price', row 1 .*: 5 values, where the target has 160"),
+    (replaced("price", [PRICES[0], None]), ROLES, r"'price', row 1 \(counted from 0\): there is no list of values"),
+    (replaced("target", [[[1.0]], [[2.0]]]), ROLES, r"'target', row 0 .*: a list of lists: give each series of it"),
+    (
+        replaced("price", [["cheap" if n == 7 else "1" for n in range(200)], ["1"] * 160]),
+        ROLES,
+        r"id 'a': series 'price', row 0, value 7 .*: 'cheap' is no finite number: repair it",
+    ),
+    (folded(panel()), {"target": "demand"}, "there is no column 'demand'"),
+    (folded(panel()), {"series": "id"}, r"id 'a': series 'target', row 0, value 20 .*: the value is missing \(3 such"),
+    (pa.Table.from_pandas(panel()), {"series": "id"}, r"id 'a': series 'target', row 20 .*: the value is missing"),
+    (replaced("id", ["a", "a"]), ROLES, r"id 'a': row 1, value 0 .*2020-01-01 00:00:00 is earlier than the row before"),
+]
+
+
+@pytest.mark.parametrize(("table", "params", "said"), WRONG, ids=[said[:40] for *_, said in WRONG])
+def test_what_is_wrong_is_one_line(opened: Opened, table: Any, params: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as raised:
+        opened(table, **params)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_no_parquet_file_is_one_line(tmp_path: Path) -> None:
+    for name in ("data.parquet", "data.arrow"):
+        (tmp_path / name).write_text("timestamp,target\n")
+        with pytest.raises(UsageError, match=f"parquet '{name}': not a readable Parquet file") as raised:
+            parquet_series(str(tmp_path / name))
+        assert "\n" not in str(raised.value)
