@@ -201,7 +201,8 @@ def _ranks(contest: Sequence[LeaderboardRow], main: NamedMetric, alpha: float) -
         return rank_rows([float(one.mean()) for one in robust], robust, alpha=alpha) if robust else []
     sign = 1 if main.higher_is_better else -1
     values = [row.metrics[main.name].value for row in contest]
-    return tied_ranks([sign * value for value in values], paired_bootstrap(replicates, values), alpha)
+    samples = min((len(row.robust) for row in contest if row.robust is not None), default=None)
+    return tied_ranks([sign * value for value in values], paired_bootstrap(replicates, values, samples), alpha)
 
 
 def _sorted_rows(

@@ -173,7 +173,9 @@ def rank_rows(scores: Sequence[float], samples: Sequence[NDArray[np.bool_]], alp
 
 
 def paired_bootstrap(
-    replicates: Sequence[NDArray[np.float64]], values: Sequence[float] | None = None
+    replicates: Sequence[NDArray[np.float64]],
+    values: Sequence[float] | None = None,
+    samples: int | None = None,
 ) -> NDArray[np.float64]:
     """Two-sided p-values `[R, R]` of all pairs of R rows that their metrics are equal.
 
@@ -184,7 +186,10 @@ def paired_bootstrap(
             of them are compared on those. NaN stands for a resample on which the metric does not exist.
         values: the metric of each row on the samples themselves, `[R]`; differences on resamples are then moved so that
             their mean lies on the difference of the two. None: the metric's replicates have no bias.
+        samples: how many were resampled. No p-value is then below `2**(1 - samples)`, the least that flipping the signs
+            of so many differences can give.
     """
+    least = 0.0 if samples is None else 2.0 ** (1 - samples)
     p_values = np.ones((len(replicates), len(replicates)))
     for one in range(len(replicates)):
         for other in range(one):
@@ -193,7 +198,7 @@ def paired_bootstrap(
             difference = difference[~np.isnan(difference)]
             if values is not None and len(difference):
                 difference = difference - difference.mean() + values[one] - values[other]
-            p_values[one, other] = p_values[other, one] = _two_sided(difference)
+            p_values[one, other] = p_values[other, one] = max(least, _two_sided(difference))
     return p_values
 
 

@@ -35,7 +35,7 @@ def shares(counted: Tensor, units: Tensor | None = None) -> Tensor:
 
 def weighted_sum(values: Tensor, shares: Tensor) -> Tensor:
     """`[N, H, C]` to `[N]`; infinite where a value is no finite number, so that it counts as an error without limit."""
-    total = (values * shares).flatten(1).sum(1)
+    total = (values * shares).sum((1, 2))
     return torch.where(total.isfinite(), total, torch.inf)
 
 

@@ -245,7 +245,7 @@ def _shift(forecast: Tensor, goal: Goal) -> Tensor:
 
 def _sum(values: Tensor, shares: Tensor) -> Tensor:
     """`[B, H, C]` to `[B]`."""
-    return (values * shares).flatten(1).sum(1)
+    return (values * shares).sum((1, 2))
 
 
 def _counted(goal: Goal) -> Tensor:

@@ -332,6 +332,14 @@ def test_resamples_that_do_not_vary_say_no_more_than_their_number():
     assert paired_bootstrap([np.full(1000, np.inf), rows[1]])[0, 1] == pytest.approx(2 / 1001)
 
 
+def test_few_samples_say_no_more_than_their_signs():
+    generator = np.random.default_rng(2)
+    differences = 1 + 0.01 * generator.normal(size=4)
+    rows = [differences[generator.integers(0, 4, (1000, 4))].mean(axis=1), np.zeros(1000)]
+    assert paired_bootstrap(rows)[0, 1] < 1e-6
+    assert paired_bootstrap(rows, samples=4)[0, 1] == 2 / 2**4
+
+
 def test_a_row_without_a_score_is_refused():
     with pytest.raises(UsageError, match="cannot be ranked"):
         rank_rows([float("nan"), 0.5], [np.array([True]), np.array([False])])
