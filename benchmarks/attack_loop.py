@@ -38,7 +38,7 @@ from robustbench_lab.objectives import Untargeted
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 P = TypeVar("P", bound=AttackProblem)
 ALMOST_NOTHING = 1e-6

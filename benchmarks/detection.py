@@ -42,7 +42,7 @@ from robustbench_lab.tasks import average_precision, detection
 from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes
 from robustbench_lab.tasks.detection import Detection
 from robustbench_lab.tasks.detection_objectives import Dag, Fabricate, Mislabel, Untargeted, Vanish
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 EPS = 8 / 255
 STEPS = 20

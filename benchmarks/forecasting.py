@@ -35,10 +35,10 @@ from robustbench_lab.contracts import Bounds, Objective, Samples
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Outcomes
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.series_threat_model import Series
 from robustbench_lab.tasks.forecast_output import centre, point
 from robustbench_lab.tasks.forecasting import Forecasting
 from robustbench_lab.tasks.forecasting_objectives import Error, Up
+from robustbench_lab.threat_models.series import Series
 
 STEPS = 20
 BUDGETS = (0.1, 0.25)

@@ -34,14 +34,14 @@ from robustbench_lab.batch_size import BatchSize, out_of_memory
 from robustbench_lab.candidate_ledger import CandidateLedger, check_like
 from robustbench_lab.contracts import Bounds, Objective, Region, ThreatModel
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
-from robustbench_lab.discrete_region import Discrete
 from robustbench_lab.expectation import Mean, detached, mean_prediction
-from robustbench_lab.masked_region import MaskedRegion
 from robustbench_lab.pass_counter import PassCounter
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding
 from robustbench_lab.sample_trees import cut, join_results, take
-from robustbench_lab.scaled_region import Scaled
+from robustbench_lab.threat_models.discrete_region import Discrete
+from robustbench_lab.threat_models.masked_region import MaskedRegion
+from robustbench_lab.threat_models.scaled_region import Scaled
 
 Progress = Callable[[int, int, int], None]
 """Called with (unbroken samples, forward passes, backward passes), often."""

@@ -14,12 +14,12 @@ from robustbench_lab.hookspecs import hookimpl
 VERSION = "1"
 
 ANY_TASK_THREAT_MODELS = {
-    "linf": ("threat_models:Linf", "every value changes by at most eps"),
-    "l2": ("threat_models:L2", "the Euclidean length of the change is at most eps"),
-    "l1": ("threat_models:L1", "the absolute changes sum to at most eps"),
-    "l0": ("threat_models:L0", "at most eps values change, each as far as the bounds allow"),
+    "linf": ("norm_balls:Linf", "every value changes by at most eps"),
+    "l2": ("norm_balls:L2", "the Euclidean length of the change is at most eps"),
+    "l1": ("norm_balls:L1", "the absolute changes sum to at most eps"),
+    "l0": ("norm_balls:L0", "at most eps values change, each as far as the bounds allow"),
     "patch": (
-        "patch_threat_model:Patch",
+        "patch:Patch",
         "one square window changes, anywhere in the image; eps is its share of the area",
     ),
     "placed-patch": (
@@ -156,19 +156,25 @@ def rbl_threat_models() -> list[ThreatModelSpec]:
     """Norm balls, whole, in some pixels or in units of a series, square windows, and natural changes."""
     return [
         *(
-            ThreatModelSpec(name=name, factory=f"robustbench_lab.{factory}", tasks=(), summary=summary, version=VERSION)
+            ThreatModelSpec(
+                name=name,
+                factory=f"robustbench_lab.threat_models.{factory}",
+                tasks=(),
+                summary=summary,
+                version=VERSION,
+            )
             for name, (factory, summary) in ANY_TASK_THREAT_MODELS.items()
         ),
         ThreatModelSpec(
             name="object-patch",
-            factory="robustbench_lab.bound_patches:ObjectPatch",
+            factory="robustbench_lab.threat_models.bound_patches:ObjectPatch",
             tasks=("detection",),
             summary="a square changes on each annotated object; eps is its share of the object's box",
             version=VERSION,
         ),
         ThreatModelSpec(
             name="mask",
-            factory="robustbench_lab.mask_threat_model:Mask",
+            factory="robustbench_lab.threat_models.mask:Mask",
             tasks=(),
             summary="a norm ball in some pixels only: a rectangle, a drawn mask, the objects or the background",
             example={"box": [0.0, 0.5, 1.0, 1.0]},
@@ -176,27 +182,27 @@ def rbl_threat_models() -> list[ThreatModelSpec]:
         ),
         ThreatModelSpec(
             name="series",
-            factory="robustbench_lab.series_threat_model:Series",
+            factory="robustbench_lab.threat_models.series:Series",
             tasks=("forecasting",),
             summary="values of a history move by at most eps training standard deviations of their series",
             version="2",
         ),
         ThreatModelSpec(
             name="fault",
-            factory="robustbench_lab.fault_threat_model:Fault",
+            factory="robustbench_lab.threat_models.fault:Fault",
             tasks=("forecasting",),
             summary="faults of sensors, clocks and transmission; eps is the severity, 1 to 5",
             version=VERSION,
         ),
         ThreatModelSpec(
             name="spatial",
-            factory="robustbench_lab.natural_threat_models:Spatial",
+            factory="robustbench_lab.threat_models.natural:Spatial",
             summary="the image is rotated and shifted; eps=1: by up to 30 degrees and a tenth of the side",
             version=VERSION,
         ),
         ThreatModelSpec(
             name="corruption",
-            factory="robustbench_lab.natural_threat_models:Corruption",
+            factory="robustbench_lab.threat_models.natural:Corruption",
             tasks=(),
             summary="noise, blur, weather or compression; eps is the severity, 1 to 5",
             version=VERSION,

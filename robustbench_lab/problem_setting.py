@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Bounds, Objective, Region, Task, ThreatModel
-from robustbench_lab.masked_region import masked
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.sample_trees import take
 from robustbench_lab.tasks.classification import Classification
-from robustbench_lab.threat_models import unlimited
+from robustbench_lab.threat_models.masked_region import masked
+from robustbench_lab.threat_models.norm_balls import unlimited
 
 
 @dataclass(frozen=True)

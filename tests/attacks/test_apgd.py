@@ -21,7 +21,7 @@ from robustbench_lab.errors import SkipCell, UsageError
 from robustbench_lab.objectives import Targeted, Untargeted, targeted_difference_of_logits_ratio
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 SAMPLES, DIMENSION = 64, 30
 BALLS = [Linf, L2, L1]

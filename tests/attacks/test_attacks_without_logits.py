@@ -16,17 +16,17 @@ from robustbench_lab.component_syntax import Component
 from robustbench_lab.contracts import AttackSpec, Bounds, ThreatModel
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.natural_threat_models import Corruption
-from robustbench_lab.patch_threat_model import Patch
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.run_plan import make_plan
-from robustbench_lab.series_threat_model import Series
 from robustbench_lab.tasks.detection_objectives import Untargeted
 from robustbench_lab.tasks.forecasting_objectives import Error, Up
 from robustbench_lab.testing.known_detectors import grid_setting
 from robustbench_lab.testing.known_forecasters import LinearForecaster, forecast_setting
-from robustbench_lab.threat_models import L1, L2, Linf
+from robustbench_lab.threat_models.natural import Corruption
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
+from robustbench_lab.threat_models.patch import Patch
+from robustbench_lab.threat_models.series import Series
 
 CATALOG = open_catalog([])
 SPECS: list[Any] = [entry.spec for entry in CATALOG.entries("attacks")]

@@ -22,7 +22,7 @@ from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding, Severity
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 SHAPE = (2, 4, 6)
 

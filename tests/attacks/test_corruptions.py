@@ -19,10 +19,10 @@ from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.natural_threat_models import Corruption
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
+from robustbench_lab.threat_models.natural import Corruption
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 NOT_MONOTONE = {"glass_blur", "elastic_transform", "frost"}

@@ -22,7 +22,7 @@ from robustbench_lab.errors import SkipCell
 from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 BALLS = {"linf": Linf, "l2": L2, "l1": L1}
 ORDER = {"linf": math.inf, "l2": 2, "l1": 1}

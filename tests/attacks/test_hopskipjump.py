@@ -18,7 +18,7 @@ from robustbench_lab.contracts import Bounds, Objective, ThreatModel
 from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L2, Linf
+from robustbench_lab.threat_models.norm_balls import L2, Linf
 
 DUAL = {"linf": 1, "l2": 2}
 

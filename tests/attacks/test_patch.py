@@ -22,13 +22,13 @@ from robustbench_lab.component_syntax import parse_component
 from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.patch_threat_model import Patch
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.classification import Classification
 from robustbench_lab.testing.known_models import HalfSpace
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
+from robustbench_lab.threat_models.patch import Patch
 
 SAMPLES = 40
 Attack = Callable[..., None]

@@ -24,7 +24,7 @@ from robustbench_lab.contracts import Bounds, Objective, ThreatModel
 from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L0, L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 
 Attack = Callable[[AttackProblem], None]
 UNIT = Bounds(0, 1)

@@ -11,11 +11,11 @@ from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.natural_threat_models import Spatial
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.natural import Spatial
+from robustbench_lab.threat_models.norm_balls import Linf
 
 SIDE = 21
 CENTRE = SIDE // 2

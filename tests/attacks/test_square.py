@@ -22,7 +22,7 @@ from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.testing.known_models import HalfSpace, half_space_setting
-from robustbench_lab.threat_models import L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 BALLS = {"linf": Linf, "l2": L2, "l1": L1}
 SAMPLES = 24

@@ -26,7 +26,7 @@ from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Severity
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 SHAPE = (2, 3, 5)
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}

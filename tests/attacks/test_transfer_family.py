@@ -23,7 +23,7 @@ from robustbench_lab.errors import SkipCell
 from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L2, Linf
+from robustbench_lab.threat_models.norm_balls import L2, Linf
 
 EPS, STEP, STEPS = 8 / 255, 2 / 255, 10
 RUN_ON = Untargeted(stop_on_success=False)

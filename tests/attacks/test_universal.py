@@ -23,7 +23,7 @@ from robustbench_lab.pipeline import open_catalog, run_experiment
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.classification import Classification
-from robustbench_lab.threat_models import L2, Linf
+from robustbench_lab.threat_models.norm_balls import L2, Linf
 
 SAMPLES, DIMENSION = 60, 20
 

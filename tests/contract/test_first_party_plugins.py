@@ -13,7 +13,7 @@ from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.testing.attack_contract import check_attack
 from robustbench_lab.testing.component_contracts import check_defense
 from robustbench_lab.testing.known_models import HalfSpace
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 CATALOG = Catalog.from_plugins(load_plugins())
 

@@ -24,7 +24,7 @@ from robustbench_lab.tasks.detection_objectives import (
 )
 from robustbench_lab.tasks.detector_output import DetectorOutput, padded
 from robustbench_lab.testing.known_detectors import CLASSES, grid_setting
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 EPS = 0.08
 OBJECTIVES = [

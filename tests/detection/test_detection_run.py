@@ -13,7 +13,7 @@ from robustbench_lab.pipeline import open_catalog, rank
 from robustbench_lab.report import csv, jsonl, latex, markdown, table
 from robustbench_lab.tasks.detection_objectives import Vanish
 from robustbench_lab.testing.known_detectors import GridDetector, grid_setting
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 
 @pytest.fixture(scope="module")

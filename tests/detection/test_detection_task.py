@@ -17,7 +17,7 @@ from robustbench_lab.tasks import detection
 from robustbench_lab.tasks.detection import Detection
 from robustbench_lab.tasks.detection_objectives import Untargeted, Vanish
 from robustbench_lab.testing.known_detectors import GridDetector, grid_setting
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 TASK = Detection()
 

@@ -23,18 +23,18 @@ from rbl_defenses.gaussian_noise import gaussian_noise
 from rbl_defenses.resize_pad import resize_pad
 from robustbench_lab.attack_audit import Audit, audit_attack
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.bound_patches import ObjectPatch, PlacedPatch
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.mask_threat_model import Mask
-from robustbench_lab.natural_threat_models import Corruption
-from robustbench_lab.patch_threat_model import Patch
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.detection import Detection
 from robustbench_lab.tasks.detection_objectives import Untargeted, Vanish
 from robustbench_lab.testing.bright_squares import SIDE, BrightSquares, bright_squares
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.bound_patches import ObjectPatch, PlacedPatch
+from robustbench_lab.threat_models.mask import Mask
+from robustbench_lab.threat_models.natural import Corruption
+from robustbench_lab.threat_models.norm_balls import Linf
+from robustbench_lab.threat_models.patch import Patch
 
 SAMPLES = 8
 SIZE = (24, 32)

@@ -18,8 +18,8 @@ from rbl_reference.victoria_demand import VictoriaDemand
 from robustbench_lab.errors import UsageError
 from robustbench_lab.plugin_tools.observed_series import Channels, ObservedSeries, filled
 from robustbench_lab.plugin_tools.series_windows import SeriesWindows, WindowShape
-from robustbench_lab.series_threat_model import Series
 from robustbench_lab.testing.component_contracts import check_dataset
+from robustbench_lab.threat_models.series import Series
 
 L, H = 24, 6
 SHOPS = ("north", "south")

@@ -19,12 +19,12 @@ from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.records import Outcomes, Status
-from robustbench_lab.series_threat_model import Series
 from robustbench_lab.tasks import forecasting
 from robustbench_lab.tasks.forecast_errors import coverage, crps, errors, mae
 from robustbench_lab.tasks.forecast_output import LEVELS, Forecast, Paths, Quantiles, centre, point, width
 from robustbench_lab.tasks.forecasting_objectives import Down, Error, ForecastObjective, Narrow, Up, Widen
 from robustbench_lab.testing.known_forecasters import GaussianForecaster, LinearForecaster, forecast_setting
+from robustbench_lab.threat_models.series import Series
 
 EPS = 0.1
 OUTER = 2 * float(torch.special.ndtri(torch.tensor(0.9)))

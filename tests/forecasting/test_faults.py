@@ -15,11 +15,11 @@ from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.fault_threat_model import Fault
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.series_threat_model import Series
 from robustbench_lab.tasks.forecasting_objectives import Error
 from robustbench_lab.testing.known_forecasters import forecast_setting
+from robustbench_lab.threat_models.fault import Fault
+from robustbench_lab.threat_models.series import Series
 
 STEPS, CHANNELS, SAMPLES = 100, 2, 50
 UNIT = torch.tensor([2.0, 30.0]).expand(SAMPLES, 1, -1)

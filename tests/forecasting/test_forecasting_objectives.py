@@ -13,9 +13,9 @@ from robustbench_lab.component_syntax import Component
 from robustbench_lab.errors import UsageError
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.problem_setting import ProblemSetting
-from robustbench_lab.series_threat_model import Series
 from robustbench_lab.tasks.forecasting_objectives import Down, Error, ForecastObjective, Target, Up
 from robustbench_lab.testing.known_forecasters import LinearForecaster, forecast_setting
+from robustbench_lab.threat_models.series import Series
 
 EPS = 0.1
 OBJECTIVES = [Error(), Error(labels="self"), Up(), Down(), Target(), Target(factor=0.5), Target(level=40.0)]

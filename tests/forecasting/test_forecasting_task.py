@@ -22,7 +22,6 @@ from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.ranking import rank
 from robustbench_lab.records import Outcomes, Severity
 from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes
-from robustbench_lab.series_threat_model import Series
 from robustbench_lab.tasks import forecasting
 from robustbench_lab.tasks.block_bootstrap import block_counts, block_length
 from robustbench_lab.tasks.forecast_errors import mae, mase, mse, smape
@@ -30,6 +29,7 @@ from robustbench_lab.tasks.forecasting import Forecasting
 from robustbench_lab.tasks.forecasting_objectives import Error
 from robustbench_lab.testing.example_results import example_result
 from robustbench_lab.testing.known_forecasters import LinearForecaster, forecast_setting
+from robustbench_lab.threat_models.series import Series
 
 TASK = Forecasting()
 METRICS = (

@@ -19,13 +19,13 @@ from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.component_syntax import Component
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.masked_region import masked
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.series_threat_model import Series
 from robustbench_lab.tasks.forecasting_objectives import Up
 from robustbench_lab.testing.known_forecasters import LinearForecaster, forecast_setting
+from robustbench_lab.threat_models.masked_region import masked
+from robustbench_lab.threat_models.series import Series
 
 OPEN, FROM_0 = Bounds(-math.inf, math.inf), Bounds(0.0, math.inf)
 EPS = 0.3

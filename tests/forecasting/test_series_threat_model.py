@@ -14,7 +14,7 @@ from torch import Tensor
 from robustbench_lab.contracts import Bounds, Region
 from robustbench_lab.errors import SkipCell, UsageError
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.series_threat_model import Series
+from robustbench_lab.threat_models.series import Series
 
 OPEN = Bounds(-math.inf, math.inf)
 STEPS, CHANNELS = 7, 3

@@ -20,7 +20,7 @@ from robustbench_lab.objectives import Untargeted
 from robustbench_lab.pass_counter import PassCounter
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 EPS = 2 / 255
 Attack = Callable[[Tensor, Tensor], Tensor]

@@ -19,7 +19,7 @@ from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L0, L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 
 SAMPLES, STEPS = 30, 10
 BALLS = {"linf": Linf(eps=0.1), "l2": L2(eps=0.6), "l1": L1(eps=2.0), "l0": L0(eps=4)}

@@ -16,7 +16,7 @@ from robustbench_lab.objectives import Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Severity
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 SAMPLES = 12
 

@@ -17,7 +17,7 @@ from robustbench_lab.errors import AttackContractError
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,7 @@ from robustbench_lab.global_randomness import seeded
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding, Severity
 from robustbench_lab.testing.known_models import half_space_setting
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 STAGES = ("noise", "weak", "strong", "last")
 

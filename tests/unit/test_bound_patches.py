@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from robustbench_lab.bound_patches import ObjectPatch, PlacedPatch
 from robustbench_lab.contracts import Bounds, Region, ThreatModel
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.mask_threat_model import Mask
-from robustbench_lab.painted_region import PaintedRegion
 from robustbench_lab.sample_rng import SampleRng
+from robustbench_lab.threat_models.bound_patches import ObjectPatch, PlacedPatch
+from robustbench_lab.threat_models.mask import Mask
+from robustbench_lab.threat_models.painted_region import PaintedRegion
 
 UNIT = Bounds()
 SHAPE = (2, 12, 10)

@@ -16,7 +16,7 @@ from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 SAMPLES, DIMENSION = 64, 30
 

@@ -12,7 +12,7 @@ from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import UsageError
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.testing.known_models import HalfSpace, half_space_setting
-from robustbench_lab.threat_models import L0, L2, unlimited
+from robustbench_lab.threat_models.norm_balls import L0, L2, unlimited
 
 UNIT = Bounds(0.0, 1.0)
 OPEN = Bounds(-math.inf, math.inf)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.masked_region import MaskedRegion
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L0, L1, L2, Linf
+from robustbench_lab.threat_models.masked_region import MaskedRegion
+from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 
 BALLS = [Linf(0.1), L2(0.5), L1(1.0), L0(5)]
 CLEAN = torch.rand(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))

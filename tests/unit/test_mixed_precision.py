@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.mixed_precision import MixedPrecision
 from robustbench_lab.testing.known_models import half_space_setting
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 SETTING = half_space_setting(Linf(eps=0.02))
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.natural_regions import rotated_and_shifted
-from robustbench_lab.natural_threat_models import Corruption, Spatial
 from robustbench_lab.sample_rng import SampleRng
+from robustbench_lab.threat_models.natural import Corruption, Spatial
+from robustbench_lab.threat_models.natural_regions import rotated_and_shifted
 
 UNIT, OPEN = Bounds(), Bounds(-math.inf, math.inf)
 

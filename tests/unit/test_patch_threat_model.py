@@ -14,9 +14,9 @@ from torch import Tensor
 
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.patch_threat_model import Patch
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.testing.known_models import HalfSpace, half_space_setting
+from robustbench_lab.threat_models.patch import Patch
 
 UNIT = Bounds()
 SHAPE = (2, 6, 5)

@@ -15,7 +15,7 @@ from scipy import optimize, stats
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import UsageError
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.threat_models import L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 NORMS = {"linf": (Linf, math.inf), "l2": (L2, 2), "l1": (L1, 1)}
 UNIT = Bounds(0.0, 1.0)
@@ -129,7 +129,7 @@ def test_checking_a_budget_needs_no_torch():
     code = """
 import sys
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.threat_models import L0, L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 for ball in (Linf, L2, L1, L0):
     ball(1).check(Bounds())
 sys.exit("torch" in sys.modules)

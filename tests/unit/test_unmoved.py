@@ -12,7 +12,7 @@ from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.diagnostics.unmoved import unmoved_finding
 from robustbench_lab.records import Severity
 from robustbench_lab.testing.known_models import half_space_setting
-from robustbench_lab.threat_models import Linf
+from robustbench_lab.threat_models.norm_balls import Linf
 
 
 def test_an_attack_that_moves_every_sample_gives_no_finding() -> None:

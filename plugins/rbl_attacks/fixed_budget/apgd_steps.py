@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.threat_models import L1
+from robustbench_lab.threat_models.norm_balls import L1
 
 Query = Callable[..., tuple[Tensor, Tensor]]
 """`AttackProblem.loss_and_gradient` with its loss."""

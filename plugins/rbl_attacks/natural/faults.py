@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from rbl_attacks.natural.fault_kinds import KINDS, with_fault
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.series_regions.faulty import Faulty
+from robustbench_lab.threat_models.series_regions.faulty import Faulty
 
 Kind = Literal[
     "all",

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.natural_regions import rotated_and_shifted
-from robustbench_lab.natural_threat_models import Spatial
+from robustbench_lab.threat_models.natural import Spatial
+from robustbench_lab.threat_models.natural_regions import rotated_and_shifted
 
 Count = Annotated[int, Field(ge=1)]
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.masked_region import MaskedRegion
-from robustbench_lab.painted_region import PaintedRegion
-from robustbench_lab.patch_threat_model import Patch
+from robustbench_lab.threat_models.masked_region import MaskedRegion
+from robustbench_lab.threat_models.painted_region import PaintedRegion
+from robustbench_lab.threat_models.patch import Patch
 
 
 @dataclass(frozen=True)

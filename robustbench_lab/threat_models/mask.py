@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from robustbench_lab.bound_patches import annotated_objects
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.threat_models import L1, L2, Linf
+from robustbench_lab.threat_models.bound_patches import annotated_objects
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_lab.contracts import Bounds
-    from robustbench_lab.masked_region import MaskedRegion
+    from robustbench_lab.threat_models.masked_region import MaskedRegion
 
 Norm = Literal["linf", "l2", "l1"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -60,8 +60,8 @@ class Mask:
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> MaskedRegion:
         """The region around clean images `[N, C, H, W]`; `where` needs the targets of task `detection`."""
-        from robustbench_lab.masked_region import MaskedRegion
-        from robustbench_lab.natural_regions import require_images
+        from robustbench_lab.threat_models.masked_region import MaskedRegion
+        from robustbench_lab.threat_models.natural_regions import require_images
 
         require_images(clean)
         if self.where is not None:
@@ -79,7 +79,7 @@ class Mask:
     # ------------------------------------------------------------ which pixels, bool [N, 1, H, W]
 
     def _around_objects(self, clean: Tensor, targets: Any) -> Tensor:
-        from robustbench_lab.window_geometry import inside_boxes
+        from robustbench_lab.threat_models.window_geometry import inside_boxes
 
         boxes, chosen = annotated_objects(targets, self.labels, f"mask(where='{self.where}')", crowds=True)
         inside = inside_boxes(boxes, chosen, *clean.shape[2:])

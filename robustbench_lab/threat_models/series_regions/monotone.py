@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from robustbench_lab.series_regions.along_gradient import along_gradient
-from robustbench_lab.series_regions.boxed import Boxed
-from robustbench_lab.series_regions.isotonic import bounded_isotonic
+from robustbench_lab.threat_models.series_regions.along_gradient import along_gradient
+from robustbench_lab.threat_models.series_regions.boxed import Boxed
+from robustbench_lab.threat_models.series_regions.isotonic import bounded_isotonic
 
 if TYPE_CHECKING:
     from robustbench_lab.sample_rng import SampleRng
-    from robustbench_lab.series_regions.box import SeriesBox
+    from robustbench_lab.threat_models.series_regions.box import SeriesBox
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from robustbench_lab.series_regions.box import SeriesBox
+    from robustbench_lab.threat_models.series_regions.box import SeriesBox
 
 _SIZE = 8.0
 """Mean absolute value of a step. Most of it is taken back by the projection: on the bundled forecasters steps of 8 and

@@ -1,6 +1,6 @@
 """The norm balls: the adversary may move an input by at most `eps`, measured in a norm, within the data's bounds.
 
-`eps` is in the data's own units. This module imports no torch; the geometry is in regions.py.
+`eps` is in the data's own units. This module imports no torch; the geometry is in norm_ball_regions.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_lab.contracts import Bounds, ThreatModel
-    from robustbench_lab.regions import L0Region, L1Region, L2Region, LinfRegion
+    from robustbench_lab.threat_models.norm_ball_regions import L0Region, L1Region, L2Region, LinfRegion
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Linf(NormBall):
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> LinfRegion:  # noqa: ARG002
         """The region around clean inputs `[N, ...]`."""
-        from robustbench_lab.regions import LinfRegion
+        from robustbench_lab.threat_models.norm_ball_regions import LinfRegion
 
         return LinfRegion(clean, self.eps, bounds)
 
@@ -67,7 +67,7 @@ class L2(NormBall):
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> L2Region:  # noqa: ARG002
         """The region around clean inputs `[N, ...]`."""
-        from robustbench_lab.regions import L2Region
+        from robustbench_lab.threat_models.norm_ball_regions import L2Region
 
         return L2Region(clean, self.eps, bounds)
 
@@ -80,7 +80,7 @@ class L1(NormBall):
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> L1Region:  # noqa: ARG002
         """The region around clean inputs `[N, ...]`."""
-        from robustbench_lab.regions import L1Region
+        from robustbench_lab.threat_models.norm_ball_regions import L1Region
 
         return L1Region(clean, self.eps, bounds)
 
@@ -104,7 +104,7 @@ class L0(NormBall):
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> L0Region:  # noqa: ARG002
         """The region around clean inputs `[N, ...]`."""
-        from robustbench_lab.regions import L0Region
+        from robustbench_lab.threat_models.norm_ball_regions import L0Region
 
         return L0Region(clean, self.eps, bounds)
 

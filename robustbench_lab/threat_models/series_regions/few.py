@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from robustbench_lab.series_regions.boxed import Boxed
+from robustbench_lab.threat_models.series_regions.boxed import Boxed
 
 if TYPE_CHECKING:
     from robustbench_lab.sample_rng import SampleRng

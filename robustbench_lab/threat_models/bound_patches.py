@@ -1,7 +1,7 @@
 """Patches whose places are given: at a fixed place of every image, or on each annotated object.
 
 This module imports no torch; the geometry is in window_geometry.py and painted_region.py. A patch that may be anywhere
-is in patch_threat_model.py.
+is in patch.py.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.natural_threat_models import require_finite
-from robustbench_lab.patch_threat_model import Patch
+from robustbench_lab.threat_models.natural import require_finite
+from robustbench_lab.threat_models.patch import Patch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_lab.contracts import Bounds
-    from robustbench_lab.painted_region import PaintedRegion
+    from robustbench_lab.threat_models.painted_region import PaintedRegion
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PlacedPatch:
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> PaintedRegion:  # noqa: ARG002
         """The region around clean images `[N, C, H, W]`."""
-        from robustbench_lab.natural_regions import require_images
+        from robustbench_lab.threat_models.natural_regions import require_images
 
         require_images(clean)
         height, width = clean.shape[2:]
@@ -86,8 +86,8 @@ class ObjectPatch:
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> PaintedRegion:
         """The region around clean images `[N, C, H, W]` with the targets of task `detection`."""
-        from robustbench_lab.natural_regions import require_images
-        from robustbench_lab.window_geometry import windows_on
+        from robustbench_lab.threat_models.natural_regions import require_images
+        from robustbench_lab.threat_models.window_geometry import windows_on
 
         require_images(clean)
         boxes, chosen = annotated_objects(targets, self.labels, "object-patch")
@@ -113,8 +113,8 @@ def annotated_objects(
 
 
 def _painted(clean: Tensor, eps: float, bounds: Bounds, windows: Tensor) -> PaintedRegion:
-    from robustbench_lab.painted_region import PaintedRegion
-    from robustbench_lab.window_geometry import inside_windows
+    from robustbench_lab.threat_models.painted_region import PaintedRegion
+    from robustbench_lab.threat_models.window_geometry import inside_windows
 
     return PaintedRegion(clean, eps, bounds, windows, inside_windows(windows, *clean.shape[2:]))
 

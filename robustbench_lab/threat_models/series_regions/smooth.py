@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from robustbench_lab.series_regions.along_gradient import along_gradient
-from robustbench_lab.series_regions.boxed import Boxed
+from robustbench_lab.threat_models.series_regions.along_gradient import along_gradient
+from robustbench_lab.threat_models.series_regions.boxed import Boxed
 
 if TYPE_CHECKING:
     from robustbench_lab.sample_rng import SampleRng

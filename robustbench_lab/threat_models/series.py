@@ -14,14 +14,14 @@ from pydantic import Field
 
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.series_regions.channels import Of
-from robustbench_lab.threat_models import L2
+from robustbench_lab.threat_models.norm_balls import L2
+from robustbench_lab.threat_models.series_regions.channels import Of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_lab.contracts import Region
-    from robustbench_lab.series_regions.box import SeriesBox
+    from robustbench_lab.threat_models.series_regions.box import SeriesBox
 
 Count = Annotated[int, Field(ge=1)]
 Channels = Sequence[Annotated[int, Field(ge=0)]]
@@ -81,18 +81,18 @@ class Series:
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> Region:
         """The region around inputs `[N, L, C]` with the targets of task `forecasting`. Raises SkipCell."""
-        from robustbench_lab.series_regions.channels import limits, spread
+        from robustbench_lab.threat_models.series_regions.channels import limits, spread
 
         own, (low, high) = spread("series", clean, targets), limits(clean, bounds, targets)
         unit = _size(clean, own) if self.relative else own
         reach = self._reach(clean, targets)
         if self.norm == "l2":
-            from robustbench_lab.masked_region import MaskedRegion
-            from robustbench_lab.scaled_region import ScaledRegion
+            from robustbench_lab.threat_models.masked_region import MaskedRegion
+            from robustbench_lab.threat_models.scaled_region import ScaledRegion
 
             region = ScaledRegion(clean, L2(self.eps).around(clean / unit, OPEN), unit, low, high)
             return region if reach is None else MaskedRegion(region, reach)
-        from robustbench_lab.series_regions.box import SeriesBox
+        from robustbench_lab.threat_models.series_regions.box import SeriesBox
 
         box = SeriesBox.around(clean, unit, self.eps, low, high, integer=self.integer)
         return self._form(box if reach is None else box.masked(reach), own)
@@ -100,15 +100,15 @@ class Series:
     def _form(self, box: SeriesBox, spread: Tensor) -> Region:
         """The part of a box that the adversary may choose from."""
         if self.steps is not None or self.most_channels is not None:
-            from robustbench_lab.series_regions.few import Few
+            from robustbench_lab.threat_models.series_regions.few import Few
 
             return Few(box, self.steps or self.most_channels or 0, axis=1 if self.steps else 2)
         if self.smooth is not None:
-            from robustbench_lab.series_regions.smooth import Smooth
+            from robustbench_lab.threat_models.series_regions.smooth import Smooth
 
             return Smooth(box, self.smooth * spread, self.eps / self.smooth)
         if self.monotone:
-            from robustbench_lab.series_regions.monotone import Monotone
+            from robustbench_lab.threat_models.series_regions.monotone import Monotone
 
             if box.whole is not None and not bool(box.whole.all()):
                 raise SkipCell("series: monotone and integer go together where all values are whole numbers only")
@@ -117,7 +117,7 @@ class Series:
 
     def _reach(self, clean: Tensor, targets: dict[str, Tensor]) -> Tensor | None:
         """Which values may change, bool `[N, L, C]`; None: all."""
-        from robustbench_lab.series_regions.channels import ROLES, chosen, history_steps
+        from robustbench_lab.threat_models.series_regions.channels import ROLES, chosen, history_steps
 
         of = chosen("series", self.of, targets, ROLES[self.of])
         if of is None and self.last is None and self.channels is None and not self.relative:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from robustbench_lab.series_regions.box import SeriesBox
+    from robustbench_lab.threat_models.series_regions.box import SeriesBox
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.natural_threat_models import require_finite
+from robustbench_lab.threat_models.natural import require_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_lab.contracts import Bounds
-    from robustbench_lab.patch_region import PatchRegion
+    from robustbench_lab.threat_models.patch_region import PatchRegion
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Patch:
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> PatchRegion:  # noqa: ARG002
         """The region around clean images `[N, C, H, W]`."""
-        from robustbench_lab.natural_regions import require_images
-        from robustbench_lab.patch_region import PatchRegion
+        from robustbench_lab.threat_models.natural_regions import require_images
+        from robustbench_lab.threat_models.patch_region import PatchRegion
 
         require_images(clean)
         return PatchRegion(clean, self.eps, bounds, self.side(clean.shape[2], clean.shape[3]))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_lab.contracts import Bounds
-    from robustbench_lab.natural_regions import CorruptionRegion, SpatialRegion
+    from robustbench_lab.threat_models.natural_regions import CorruptionRegion, SpatialRegion
 
 SEVERITIES = range(1, 6)
 
@@ -40,7 +40,7 @@ class Corruption:
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> CorruptionRegion:  # noqa: ARG002
         """The region around clean images `[N, C, H, W]`."""
-        from robustbench_lab.natural_regions import CorruptionRegion
+        from robustbench_lab.threat_models.natural_regions import CorruptionRegion
 
         return CorruptionRegion(clean, bounds)
 
@@ -85,7 +85,7 @@ class Spatial:
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> SpatialRegion:  # noqa: ARG002
         """The region around clean images `[N, C, H, W]`."""
-        from robustbench_lab.natural_regions import SpatialRegion
+        from robustbench_lab.threat_models.natural_regions import SpatialRegion
 
         return SpatialRegion(clean, bounds, self.rotation, self.translation)
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustbench_lab.errors import UsageError
-from robustbench_lab.natural_threat_models import SEVERITIES
-from robustbench_lab.series_regions.channels import Of
+from robustbench_lab.threat_models.natural import SEVERITIES
+from robustbench_lab.threat_models.series_regions.channels import Of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_lab.contracts import Bounds
-    from robustbench_lab.series_regions.faulty import Faulty
+    from robustbench_lab.threat_models.series_regions.faulty import Faulty
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Fault:
 
     def around(self, clean: Tensor, bounds: Bounds, targets: Any = None) -> Faulty:
         """The region around inputs `[N, L, C]` with the targets of task `forecasting`. Raises SkipCell."""
-        from robustbench_lab.series_regions.channels import ROLES, chosen, history_steps, limits, spread
-        from robustbench_lab.series_regions.faulty import Faulty
         from robustbench_lab.tasks.forecasting import Role
+        from robustbench_lab.threat_models.series_regions.channels import ROLES, chosen, history_steps, limits, spread
+        from robustbench_lab.threat_models.series_regions.faulty import Faulty
 
         unit = spread("fault", clean, targets)
         measured = chosen("fault", self.of, targets, tuple(role for role in ROLES[self.of] if role is not Role.KNOWN))
