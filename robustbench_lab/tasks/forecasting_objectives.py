@@ -225,8 +225,9 @@ def _distance(name: str | None, forecast: Tensor, goal: Goal) -> Tensor:
     difference = forecast - goal["label"]
     if _choose(name, ("mae", "mse")) == "mse":
         return _sum(difference.square(), goal["by_unit"].square()) * _counted(goal)
-    # Unlike abs it has a slope at 0: where the label is the clean forecast, a search begins there.
-    return _sum(torch.where(difference >= 0, difference, -difference), goal["by_unit"])
+    # Its absolute value, which unlike that of abs has a slope at 0: where the label is the clean forecast, a search
+    # begins there.
+    return _sum(difference, goal["by_unit"].copysign(difference.detach()))
 
 
 def _quantile_loss(prediction: Forecast, goal: Goal) -> Tensor:
