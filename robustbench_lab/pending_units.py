@@ -112,7 +112,8 @@ class PendingUnits:
         if hours is not None and self.clock() - self._began >= hours * 3600:
             self._leave(f"--max-hours {hours:g} have passed", lambda _unit: True)
         if self._stop_asked:
-            self._leave(self._stop_asked, lambda _unit: True)
+            # A limit that was reached before says less than that somebody wants an end.
+            self._leave(self._stop_asked, lambda _unit: True, outranks=True)
 
     def _look_for_cancelled_cells(self) -> None:
         while self._cancel_asked:
@@ -130,10 +131,10 @@ class PendingUnits:
             reason = f"--max-cells {self.limits.cells} have begun"
             self._leave(reason, lambda unit: unit.cell.cell_id not in self._begun)
 
-    def _leave(self, reason: str, unneeded: Callable[[WorkUnit], bool]) -> None:
+    def _leave(self, reason: str, unneeded: Callable[[WorkUnit], bool], *, outranks: bool = False) -> None:
         before = len(self._dispatcher)
         self._dispatcher.drop(unneeded)
-        if len(self._dispatcher) < before and not self.stopped:
+        if len(self._dispatcher) < before and (outranks or not self.stopped):
             self.stopped = reason
             self.told(reason)
 

@@ -216,6 +216,17 @@ def test_cells_that_have_begun_are_finished_where_no_more_may_begin(monkeypatch:
     assert pending.stopped == "--max-cells 2 have begun"
 
 
+def test_an_interruption_counts_although_a_limit_was_reached_before() -> None:
+    units = [unit for seed in range(3) for unit in cut(example_cell(seed=seed), [(0, 10)], 4)]
+    slots, said = gpus(1), []
+    pending = PendingUnits(units, slots, UnitCosts("cuda"), limits=Limits(cells=1), told=said.append)
+    assert pending.take(slots[0]) is not None
+    pending.stop("Ctrl-C")
+    assert pending.take(slots[0]) is None
+    assert said == ["--max-cells 1 have begun", "Ctrl-C"]
+    assert pending.stopped == "Ctrl-C"
+
+
 def test_a_limit_that_leaves_nothing_out_says_nothing() -> None:
     slots = gpus(1)
     pending = PendingUnits([WorkUnit(example_cell(), 0, 10)], slots, UnitCosts("cuda"), limits=Limits(hours=1, cells=1))
