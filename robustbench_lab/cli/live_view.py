@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from robustbench_lab.cli.progress import cell_name, result_text
+from robustbench_lab.cli.cell_words import cell_name, result_text
 from robustbench_lab.cli.terminal_capture import TerminalCapture
 from robustbench_lab.device_slots import Slot
 from robustbench_lab.gpus import Gpu, Nvml

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 
+from robustbench_lab.cli.cell_words import cell_name, result_text
 from robustbench_lab.records import Cell, CellRecord
-from robustbench_lab.report.formatting import eps_text, printable, shorten, value_text
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_tracker import RunTracker
 
@@ -18,23 +18,6 @@ def progress_observers(tracker: RunTracker, shares: Collection[str]) -> list[Run
     from robustbench_lab.cli.live_view import LiveView
 
     return [LiveView(tracker, shares)]
-
-
-def cell_name(cell: Cell) -> str:
-    """`pgd · digits-cnn · linf 8/255`; long labels are cut in the middle."""
-    defended = cell.model.label if cell.defense.label == "none" else f"{cell.model.label} + {cell.defense.label}"
-    parts = (shorten(printable(cell.attack.label), 30), shorten(printable(defended), 36), cell.threat_model.name)
-    return f"{' · '.join(parts)} {eps_text(cell.eps)}"
-
-
-def result_text(record: CellRecord, shares: Collection[str]) -> str:
-    """What a finished cell gave, in a few words."""
-    if record.reason:
-        return f"{record.status.value}: {printable(record.reason)}"
-    # The first two of a task are its main metric and what it is without attack.
-    first = list(record.metrics.items())[:2]
-    values = ", ".join(f"{name.replace('_', ' ')} {value_text(one, fraction=name in shares)}" for name, one in first)
-    return f"{values} ({record.wall_seconds:.1f} s)"
 
 
 class LineProgress(RunObserver):
