@@ -33,10 +33,11 @@ def check_plugin(catalog: Catalog, name: str) -> list[Checked]:
     if record.error:
         return [Checked(f"plugin '{name}'", "wrong", (record.error,))]
     entries = [entry for kind in CHECKED for entry in catalog.entries(kind) if entry.plugin.name == name]
-    return [_checked(catalog, entry) for entry in entries]
+    return [check_component(catalog, entry) for entry in entries]
 
 
-def _checked(catalog: Catalog, entry: Entry) -> Checked:
+def check_component(catalog: Catalog, entry: Entry) -> Checked:
+    """Run the contract tests on one of them."""
     if entry.is_family:
         return Checked(entry.title, "not checked", ("a family: check one of its names in a run",))
     if entry.problem:

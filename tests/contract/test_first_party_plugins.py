@@ -7,7 +7,8 @@ import torch
 
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.cli.plugin_check import check_plugin
+from robustbench_lab.catalog.entry import Entry
+from robustbench_lab.cli.plugin_check import CHECKED, check_component
 from robustbench_lab.contracts import GradientKind
 from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.testing.attack_contract import check_attack
@@ -18,12 +19,29 @@ from robustbench_lab.threat_models.norm_balls import Linf
 CATALOG = Catalog.from_plugins(load_plugins())
 
 
+FIRST_PARTY = [
+    entry for kind in CHECKED for entry in CATALOG.entries(kind) if entry.plugin.distribution == "robustbench-lab"
+]
+TAKES_LONG = {"autoattack"}
+"""Its parts are checked by themselves, and its own tests compare it with the official code."""
+
+
+def test_every_first_party_plugin_loads() -> None:
+    plugins = [record for record in CATALOG.plugins if record.distribution == "robustbench-lab"]
+    assert len(plugins) > 10
+    assert [record for record in plugins if record.error] == []
+
+
 @pytest.mark.parametrize(
-    "plugin", [record.name for record in CATALOG.plugins if record.distribution == "robustbench-lab"]
+    "entry",
+    [
+        pytest.param(one, id=one.title, marks=[pytest.mark.slow] if one.spec.name in TAKES_LONG else [])
+        for one in FIRST_PARTY
+    ],
 )
-def test_a_first_party_plugin_has_nothing_wrong(plugin: str) -> None:
-    wrong = [one for one in check_plugin(CATALOG, plugin) if one.state == "wrong"]
-    assert wrong == []
+def test_a_first_party_component_has_nothing_wrong(entry: Entry) -> None:
+    checked = check_component(CATALOG, entry)
+    assert checked.state != "wrong", checked.remarks
 
 
 def remarks(attack: object) -> list[str]:
