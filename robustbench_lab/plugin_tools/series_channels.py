@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -64,7 +65,7 @@ def latest(history: Tensor, steps: int, source: str) -> Tensor:
     return history[:, -steps:]
 
 
-class Univariate(nn.Module):
+class Univariate(nn.Module, ABC):
     """A forecaster that sees one series at a time: `one_series` maps histories `[B, L]` to `[B, H]` or `[B, H, Q]`."""
 
     def __init__(self, channels: SeriesChannels, horizon: int, levels: tuple[float, ...] | None = None) -> None:
@@ -74,8 +75,9 @@ class Univariate(nn.Module):
         self.horizon = horizon
         self.levels = levels
 
+    @abstractmethod
     def one_series(self, history: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Histories `[B, L]` of single series to `[B, H]` or `[B, H, Q]`."""
 
     def forward(self, inputs: Tensor) -> Forecast:
         """Windows `[N, L, channels]` to points `[N, H, C]`, or `Quantiles` of the same."""
