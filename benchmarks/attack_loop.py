@@ -34,6 +34,7 @@ from rbl_reference.digits import Digits
 from rbl_reference.digits_cnn import digits_cnn
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
+from robustbench_lab.host_memory import keep_freed_memory
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.problem_setting import ProblemSetting
@@ -240,7 +241,8 @@ def show(title: str, case: Case, rows: list[Row]) -> None:
         print(f"  {row.name:16} {row.seconds:7.3f} s   {row.ratio:5.2f} x{robust}")
 
 
-def main() -> None:
+def settings(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Of the command line, or of the arguments given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=SHARED / "models/cifar10_resnet_2b.onnx")
     parser.add_argument("--data", type=Path, default=SHARED / "data/cifar10_test_5k.npz")
@@ -252,9 +254,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the figures as JSON, too")
-    arguments = parser.parse_args()
-    if not (arguments.model.is_file() and arguments.data.is_file()):
-        parser.error(f"{arguments.model} or {arguments.data} is not there: name an ONNX model and an .npz of images")
+    asked = parser.parse_args(arguments)
+    if not (asked.model.is_file() and asked.data.is_file()):
+        parser.error(f"{asked.model} or {asked.data} is not there: name an ONNX model and an .npz of images")
+    return asked
+
+
+def main() -> None:
+    arguments = settings()
+    keep_freed_memory()  # as `rbl run` does; the bare loop and the peers gain as much
     cases = {
         "no sample breaks": load(arguments, ALMOST_NOTHING),
         f"{arguments.model.stem}, eps {arguments.eps:.4f}": load(arguments, arguments.eps),

@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
-from timing import medians
+from timing import medians, paired
 from torch import Tensor, nn
 
 from rbl_attacks.fixed_budget.pgd import pgd
@@ -35,6 +35,7 @@ from rbl_torchvision.torchvision_detector import torchvision_detector
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, Samples
+from robustbench_lab.host_memory import keep_freed_memory
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Outcomes
 from robustbench_lab.sample_rng import SampleRng
@@ -108,7 +109,7 @@ def ours(setting: ProblemSetting, loss: str | None = None) -> AttackProblem:
 
 
 def step_cost(model: nn.Module, samples: Samples, batch_size: int, rounds: int) -> Settings:
-    """PGD's steps against as many bare passes, and the cost of judging every iterate."""
+    """PGD's steps, every iterate judged, against as many bare passes; the random start is left out."""
     boxes, labels = samples.targets["boxes"], samples.targets["labels"]
 
     def bare() -> None:
@@ -120,15 +121,18 @@ def step_cost(model: nn.Module, samples: Samples, batch_size: int, rounds: int) 
 
     setting = setting_of(model, samples, Untargeted(), batch_size)
 
-    def steps() -> None:
+    def ready() -> Callable[[], None]:
         problem = AttackProblem(setting)
-        x, gradient = problem.random_start(), None
+        start = problem.random_start()
+        return lambda: walk(problem, start)
+
+    def walk(problem: AttackProblem, x: Tensor) -> None:
+        gradient = None
         for _ in range(STEPS):
             _, gradient = problem.loss_and_gradient(x, out=gradient)
-            x = problem.project(x + EPS / 4 * problem.steepest(gradient, x))
+            x = problem.project(x.add_(problem.steepest(gradient, x), alpha=EPS / 4))
 
-    found = medians({"bare": bare, "steps": steps}, rounds)
-    return {"seconds": found, "ratio": found["steps"] / found["bare"]}
+    return paired(bare, ready, rounds)
 
 
 # ---------------------------------------------------------------- ART
@@ -336,6 +340,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
+    keep_freed_memory()  # as `rbl run` does; the bare passes and the peers gain as much
     torch.set_num_threads(asked.threads)
     file = Path(__file__).parent / "results" / "detection.json"
     results = json.loads(file.read_text()) if file.exists() else {}

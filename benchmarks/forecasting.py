@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import etth1
 import torch
-from timing import medians, seconds
+from timing import paired, seconds
 from torch import Tensor, nn
 
 from rbl_attacks.fixed_budget.pgd import pgd
@@ -32,6 +32,7 @@ from rbl_reference.victoria_demand import VictoriaDemand
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, Samples
+from robustbench_lab.host_memory import keep_freed_memory
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Outcomes
 from robustbench_lab.sample_rng import SampleRng
@@ -154,7 +155,7 @@ def bundled(name: str) -> nn.Module:
 
 
 def step_cost(model: nn.Module, samples: Samples, rounds: int, batch_size: int = 256) -> Settings:
-    """PGD's steps against as many bare forward and backward passes of the absolute error."""
+    """PGD's steps, without its random start, against as many bare passes of the absolute error."""
     future = samples.targets["future"].split(batch_size)
 
     def bare() -> None:
@@ -165,16 +166,18 @@ def step_cost(model: nn.Module, samples: Samples, rounds: int, batch_size: int =
 
     setting = setting_of(model, samples, Error(), BUDGETS[0], batch_size=batch_size)
 
-    def steps() -> None:
+    def ready() -> Callable[[], None]:
         problem = AttackProblem(setting)
-        x, gradient = problem.random_start(), None
+        start = problem.random_start()
+        return lambda: walk(problem, start)
+
+    def walk(problem: AttackProblem, x: Tensor) -> None:
+        gradient = None
         for _ in range(STEPS):
             _, gradient = problem.loss_and_gradient(x, out=gradient)
             x = problem.project(x.add_(problem.steepest(gradient, x), alpha=BUDGETS[0] / 4))
 
-    bare(), steps()
-    found = medians({"bare": bare, "steps": steps}, rounds)
-    return {"windows": len(samples.inputs), "seconds": found, "ratio": found["steps"] / found["bare"]}
+    return {"windows": len(samples.inputs), **paired(bare, ready, rounds)}
 
 
 def step_costs(rounds: int) -> Settings:
@@ -259,6 +262,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=24, help="of ETTh1's 2785 test windows, which are attacked")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
+    keep_freed_memory()  # as `rbl run` does; the bare passes and the peers gain as much
     torch.set_num_threads(asked.threads)
     file = RESULTS / "forecasting.json"
     results = json.loads(file.read_text()) if file.exists() else {}

@@ -31,7 +31,7 @@ from torch import Tensor
 from robustbench_lab.attack_checkpoint import AttackCheckpoint
 from robustbench_lab.attack_stages import AttackStages
 from robustbench_lab.batch_size import BatchSize, out_of_memory
-from robustbench_lab.candidate_ledger import CandidateLedger, check_like
+from robustbench_lab.candidate_ledger import CandidateLedger, Rows, check_like
 from robustbench_lab.contracts import Bounds, Objective, Region, ThreatModel
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
 from robustbench_lab.expectation import Mean, detached, mean_prediction
@@ -112,13 +112,19 @@ class AttackProblem:
         return part
 
     def _take_open(self, index: Tensor) -> None:
-        self._open = index
+        self._set_open(index)
         self._goal = take(self._setting.goal, index)
         self._region: Region = self._setting.around(self._searched, index)
         relaxed = self._region.relaxed if isinstance(self._region, Discrete) else None
         self._points = None if relaxed is None else self._region
         self._region = relaxed or self._region
         self._rng = self._setting.rng.select(index)
+
+    def _set_open(self, index: Tensor) -> None:
+        self._open = index
+        first = int(index[0]) if len(index) else 0
+        follow = torch.equal(index, torch.arange(first, first + len(index), device=index.device))
+        self._first = first if follow else None
 
     # ------------------------------------------------------------ what is given
 
@@ -319,13 +325,15 @@ class AttackProblem:
         """The model's output `[A, K]`, for attacks on classifiers: one forward pass a sample."""
         return self._query(x, lambda prediction, _goal, _part: prediction, candidate)
 
-    def submit(self, x: Tensor) -> None:
+    def submit(self, x: Tensor, *, together: bool = False) -> None:
         """Hand in final candidates, one for each open sample: one forward pass a sample.
 
-        Where none succeeds the last one handed in is what the core re-checks and saves.
+        Where none succeeds the last one handed in is what the core re-checks and saves. together: they belong together,
+        so all of them are, also where one does less than what is known.
         """
         self.succeeded(x)
-        self._ledger.keep_last(self._open, self._possible(x, candidate=True))
+        keep = self._ledger.keep_together if together else self._ledger.keep_last
+        keep(self._open, self._possible(x, candidate=True))
 
     def drop_done(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The attack's own state `[A, ...]`, cut to the samples that are still open from now on."""
@@ -333,7 +341,7 @@ class AttackProblem:
         if not bool(done.any()):
             return tensors
         keep = (~done).nonzero().squeeze(1)
-        self._open = self._open.index_select(0, keep)
+        self._set_open(self._open.index_select(0, keep))
         self._goal = take(self._goal, keep)
         self._region = self._region.select(keep)
         self._points = None if self._points is None else self._points.select(keep)
@@ -387,6 +395,12 @@ class AttackProblem:
             stop = min(start + self._memory.size, len(self._open))
             yield slice(start, stop)
             start = stop
+
+    def _rows(self, part: slice) -> Rows:
+        """Where these of the open samples stand among the N of the work unit."""
+        if self._first is None:
+            return self._open[part]
+        return slice(self._first + part.start, self._first + part.stop)
 
     def _query(self, x: Tensor, read: Callable[[Any, Any, slice], Tensor], candidate: Candidate) -> Tensor:
         check_like(x, self.clean)
@@ -491,7 +505,7 @@ class AttackProblem:
         self._progress(self._ledger.unbroken, self._counter.forward_passes, self._counter.backward_passes)
         if candidate is False:
             return
-        rows, offered = self._open[part], x[part]
+        rows, offered = self._rows(part), x[part]
         if self._setting.exact is not None:
             success = self._confirmed(offered, part, success)
         self._ledger.note_moves(rows, offered, self.clean[part])

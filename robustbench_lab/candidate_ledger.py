@@ -15,6 +15,8 @@ from torch import Tensor
 
 from robustbench_lab.errors import AttackContractError
 
+Rows = Tensor | slice
+"""Positions among the N samples, int64 `[B]`; a slice, where they follow each other, saves copies."""
 SURE = 0.9
 """Share of several forward passes that must succeed before a sample of a randomized model is done."""
 
@@ -42,7 +44,6 @@ class CandidateLedger:
         self.broken = torch.zeros(count, dtype=torch.bool, device=clean.device)
         self.done = torch.zeros_like(self.broken)
         self.unmoved = torch.ones_like(self.broken)
-        self.unbroken = int(attacked.sum())
         self._attacked = attacked
         self._score = torch.full((count,), float("-inf"), device=clean.device)
         if clean_score is not None and not needs_success:
@@ -50,6 +51,11 @@ class CandidateLedger:
         self.needs_success = needs_success
         self._stops = stops
         self._all_moved = False
+
+    @property
+    def unbroken(self) -> int:
+        """How many of the attacked samples are not broken yet."""
+        return int((self._attacked & ~self.broken).sum())
 
     def state(self) -> dict[str, Tensor]:
         """All that was found, for `restore`."""
@@ -65,24 +71,23 @@ class CandidateLedger:
         """Go on from what `state` returned for the same samples."""
         self.best, self.broken, self.done = state["best"], state["broken"], state["done"]
         self.unmoved, self._score = state["unmoved"], state["score"]
-        self.unbroken = int((self._attacked & ~self.broken).sum())
 
-    def nearest(self, rows: Tensor) -> Tensor:
+    def nearest(self, rows: Rows) -> Tensor:
         """Minimum norm: the smallest distance found, `[A]`; infinite where none succeeded yet."""
         return -self._score[rows]
 
-    def note_moves(self, rows: Tensor, x: Tensor, clean: Tensor) -> None:
+    def note_moves(self, rows: Rows, x: Tensor, clean: Tensor) -> None:
         """Remember which samples were queried anywhere but at their clean inputs."""
         if self._all_moved:
             return
         self.unmoved[rows] &= (x == clean).flatten(1).all(1)
         self._all_moved = not bool((self.unmoved & self._attacked).any())
 
-    def offer(self, rows: Tensor, x: Tensor, success: Tensor, score: Tensor, permitted: Tensor | None) -> None:
+    def offer(self, rows: Rows, x: Tensor, success: Tensor, score: Tensor, permitted: Tensor | None) -> None:
         """Keep the candidates that are better than what is known.
 
-        rows: int64 `[B]`. x: `[B, ...]`. success: the share of forward passes that succeeded, `[B]`; above one half
-        counts. score: `[B]`, larger is better. permitted: bool `[B]`, the rows that are candidates at all.
+        x: `[B, ...]`. success: the share of forward passes that succeeded, `[B]`; above one half counts.
+        score: `[B]`, larger is better. permitted: bool `[B]`, the rows that are candidates at all.
         """
         succeeded = success > 0.5
         # Of equal damage the later one counts: its loss is higher.
@@ -93,14 +98,11 @@ class CandidateLedger:
         index = better.nonzero().squeeze(1)
         if not len(index):
             return
-        # index_select and index_copy_ move whole rows; indexing with a mask takes several times as long on a CPU.
-        kept, reached = rows.index_select(0, index), succeeded.index_select(0, index)
-        self._score.index_copy_(0, kept, score.index_select(0, index).to(self._score.dtype))
-        self.best.index_copy_(0, kept, x.detach().index_select(0, index))
-        self.unbroken -= int(reached.sum()) - int(self.broken.index_select(0, kept).sum())
-        self.broken.index_copy_(0, kept, reached)
+        chosen = None if len(index) == len(better) else index
+        for kept, offered in ((self._score, score), (self.best, x.detach()), (self.broken, succeeded)):
+            _put(kept, rows, chosen, offered)
         if self._stops:
-            self.done[kept] |= success.index_select(0, index) >= SURE
+            self.done[rows] |= better & (success >= SURE)
 
     def keep_last(self, rows: Tensor, x: Tensor) -> None:
         """Where nothing succeeded, keep the last input handed in, `[B, ...]`: it shows what was tried."""
@@ -108,6 +110,24 @@ class CandidateLedger:
             return
         undecided = ~self.broken[rows]
         self.best[rows[undecided]] = x[undecided]
+
+    def keep_together(self, rows: Tensor, x: Tensor) -> None:
+        """Keep the inputs handed in, `[B, ...]`, whatever each does by itself: they are one."""
+        self.best[rows] = x
+
+
+def _put(kept: Tensor, rows: Rows, chosen: Tensor | None, offered: Tensor) -> None:
+    """Write to the rows of `kept` what is offered for them, `[B, ...]`; chosen: int64, those of the B, None: all."""
+    if chosen is not None:  # index_select and index_copy_ move whole rows; a mask takes several times as long on a CPU
+        offered = offered.index_select(0, chosen)
+    if isinstance(rows, slice):
+        kept, places = kept[rows], chosen
+    else:
+        places = rows if chosen is None else rows.index_select(0, chosen)
+    if places is None:
+        kept.copy_(offered)
+    else:
+        kept.index_copy_(0, places, offered.to(kept.dtype))
 
 
 def check_like(x: Tensor, expected: Tensor) -> None:

@@ -63,8 +63,10 @@ class NodeWorker:
             os.chdir(self._setup.folder)
         import torch
 
+        from robustbench_lab.host_memory import keep_freed_memory
         from robustbench_lab.workbench import Workbench
 
+        keep_freed_memory()
         torch.set_num_threads(self._setup.threads)
         if self._setup.kind == "cuda" and not torch.cuda.is_available():
             raise UsageError(self._here("PyTorch sees no GPU"))

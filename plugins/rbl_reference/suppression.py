@@ -15,11 +15,17 @@ def keep_best(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float
     operator = _torchvision_nms()
     if operator is None:
         return core.keep_best(boxes, scores, labels, most_overlap)
-    kept = torch.zeros_like(labels, dtype=torch.bool)
     # Classes far apart from one another do not suppress each other.
     apart = boxes + (labels * (boxes.max() - boxes.min() + 1))[:, :, None]
-    for image, count in enumerate((scores > 0).sum(1).tolist()):
-        kept[image, operator(apart[image, :count], scores[image, :count], most_overlap)] = True
+    counts = (scores > 0).sum(1).tolist()
+    most = scores.shape[1]
+    places = [
+        operator(image[:count], surest[:count], most_overlap) + most * number
+        for number, (image, surest, count) in enumerate(zip(apart.unbind(), scores.unbind(), counts, strict=True))
+    ]
+    kept = torch.zeros_like(labels, dtype=torch.bool)
+    if places:
+        kept.view(-1)[torch.cat(places)] = True
     return kept
 
 
@@ -27,8 +33,8 @@ def keep_best(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float
 def _torchvision_nms() -> Callable[..., Any] | None:
     """None where torchvision is absent, or does not match torch: it raises RuntimeError then."""
     try:
-        from torchvision.ops import nms
+        import torchvision.ops  # noqa: F401 (registers the operator)
     except (ImportError, RuntimeError):
         return None
-    operator: Callable[..., Any] = nms
+    operator: Callable[..., Any] = torch.ops.torchvision.nms.default
     return operator

@@ -45,12 +45,14 @@ def run_and_report(
 ) -> ExitCode:
     """Run an experiment with progress on stderr and a log, print what came out, and return the exit code."""
     from robustbench_lab.cli.progress import progress_observers
+    from robustbench_lab.host_memory import keep_freed_memory
     from robustbench_lab.pipeline import run_experiment
     from robustbench_lab.report.json_documents import run_document
     from robustbench_lab.report.run_log import RunLog
     from robustbench_lab.result_store import logs_folder
     from robustbench_lab.run_tracker import RunTracker
 
+    keep_freed_memory()
     tracker = RunTracker()
     shares = [entry.spec.name for entry in catalog.entries("metrics") if entry.spec.fraction]
     observers = [] if quiet else progress_observers(tracker, shares)

@@ -32,6 +32,7 @@ from robustbench_lab.executors.messages import (
     read_message,
     write_message,
 )
+from robustbench_lab.host_memory import keep_freed_memory
 from robustbench_lab.plugin_loading import PluginSource, load_plugins
 from robustbench_lab.records import Status
 from robustbench_lab.workbench import Workbench
@@ -96,6 +97,7 @@ class _Reporter:
 
 def _workbench(setup: Setup) -> Workbench:
     """Raises RblError where the plugins do not load as they did in the run's process."""
+    keep_freed_memory()
     torch.set_num_threads(setup.threads)
     device = torch.device(setup.device)
     if device.type == "cuda":

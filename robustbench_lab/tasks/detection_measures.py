@@ -89,10 +89,12 @@ class Matches:
     @cached_property
     def _invented(self) -> Tensor:
         """Detections that cover no object of their label, nor lie in a crowd, bool `[B, D]`."""
+        invented = (self.detections["scores"] > 0) & ~self._right.any(2)
+        if not bool(self.scene.crowd.any()):
+            return invented
         inside = intersection(self.detections["boxes"], self.scene.boxes)
         share = inside / area(self.detections["boxes"])[:, :, None].clamp_min(1e-9)
-        in_crowd = ((share >= WORKING_IOU) & self.scene.crowd[:, None, :]).any(2)
-        return (self.detections["scores"] > 0) & ~self._right.any(2) & ~in_crowd
+        return invented & ~((share >= WORKING_IOU) & self.scene.crowd[:, None, :]).any(2)
 
     @property
     def false_alarms(self) -> Tensor:
@@ -111,7 +113,7 @@ class Matches:
 
     def confidence(self, *, right: bool = True) -> Tensor:
         """The highest score that covers each object with its label, or with another, `[B, M]`; 0 where none does."""
-        return self._highest(self._right if right else self._about & ~self._right)
+        return self._surest[0] if right else self._highest(self._about & ~self._right)
 
     def invented_scores(self) -> Tensor:
         """Summed scores of all detections that cover no object of their label, `[B]`."""
@@ -126,7 +128,7 @@ class Matches:
         if self.detections["scores"].shape[1] == 0:
             return torch.zeros_like(self.scene.boxes[..., 0])
         scores = self.detections["scores"][:, :, None]
-        surest, place = torch.where(self._right, scores, 0).max(1)
+        surest, place = self._surest
         overlap = self._overlap.gather(1, place[:, None]).squeeze(1)
         reached = ((overlap - IOU_BEFORE_FIRST) / IOU_STEP + 1e-4).floor().clamp(0, IOUS) / IOUS
         invented_above = (self._invented[:, :, None] & (scores > surest[:, None])).sum(1)
@@ -137,6 +139,17 @@ class Matches:
         """The highest score that covers each object with the label given for it (int64 `[B, M]`), `[B, M]`."""
         wanted = self._about & (self.detections["labels"][:, :, None] == labels[:, None, :])
         return self._highest(wanted)
+
+    @cached_property
+    def _surest(self) -> tuple[Tensor, Tensor]:
+        """The highest score that covers each object with its label, and the place of that detection, `[B, M]` both."""
+        if self._right.shape[1] == 0:
+            nothing = torch.zeros_like(self.scene.boxes[..., 0])
+            return nothing, nothing.long()
+        # Detections stand in falling order of score: the first that is right.
+        there, place = self._right.max(1)
+        surest = self.detections["scores"].gather(1, place)
+        return torch.where(there, surest, 0), place
 
     def _highest(self, which: Tensor) -> Tensor:
         """Of some detections of each object, bool `[B, D, M]`, the highest score, `[B, M]`; 0 where there is none."""
