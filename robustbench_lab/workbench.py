@@ -18,7 +18,7 @@ from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task,
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.memory_format import fastest_format
-from robustbench_lab.plugin_tools.batch_norm import right_gradients
+from robustbench_lab.plugin_tools.right_gradients import right_gradients
 from robustbench_lab.preflight import FEWEST, SAMPLES, VALUES, check_gradient, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
 from robustbench_lab.sample_trees import to_device

@@ -12,7 +12,7 @@ from torch import nn
 from rbl_ultralytics.yolo import YoloDetector
 from robustbench_lab.errors import UsageError, did_you_mean
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.plugin_tools.batch_norm import right_gradients
+from robustbench_lab.plugin_tools.right_gradients import right_gradients
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers, Numbering, numbers_of
 from robustbench_lab.plugin_tools.local_files import ExistingFile
 from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights

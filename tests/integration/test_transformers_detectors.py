@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rbl_transformers.transformers_detector import transformers_detector
 from robustbench_lab.errors import UsageError
-from robustbench_lab.plugin_tools.batch_norm import right_gradients
+from robustbench_lab.plugin_tools.right_gradients import right_gradients
 from robustbench_lab.tasks.detector_output import padded
 from robustbench_lab.testing.detector_contract import check_detector
 
