@@ -95,6 +95,9 @@ class ModelSpec(ComponentSpec):
     """Whether the rest of a family's name can be a folder: then the files in it enter the cell id, not its name."""
     reference_dataset: str | None = None
     """Set on bundled reference models: the dataset they are evaluated on when the user names none."""
+    published: Factory | None = None
+    """`function(subject: PublishedSubject) -> Published | None`: what is stated elsewhere, which leaderboards show
+    beside what was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,28 @@ class CommandSpec(ComponentSpec):
     """A Typer command function: `rbl <name>`."""
 
     tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedSubject:
+    """What a published figure must be about to be shown in a row: an undefended model in a leaderboard's table."""
+
+    model: str
+    """Labels, as a user writes components: `parse_component` gives name and parameters."""
+    dataset: str
+    objective: str
+    norm: str
+    eps: float
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is stated about a model elsewhere."""
+
+    metrics: Mapping[str, float]
+    """By the names of the task's metrics; shares of 1 as such."""
+    source: str
+    """Where: best an address."""
 
 
 # ---------------------------------------------------------------- protocols: what a factory returns

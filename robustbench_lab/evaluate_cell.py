@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from robustbench_lab.attack_audit import Audit, audit_candidates
 from robustbench_lab.attack_checkpoint import AttackCheckpoint, checkpoint_path, remove_checkpoint
 from robustbench_lab.attack_problem import AttackProblem, Progress
 from robustbench_lab.batch_size import out_of_memory
-from robustbench_lab.contracts import Dataset, Estimate
+from robustbench_lab.contracts import Dataset
 from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.diagnostics.unmoved import unmoved_finding
 from robustbench_lab.diagnostics.verdict import verdict_of
 from robustbench_lab.errors import SkipCell, UsageError, describe_error
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
+from robustbench_lab.metric_values import Metric, measure
 from robustbench_lab.mixed_precision import MixedPrecision
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.preflight import fatal_reason
@@ -45,7 +46,6 @@ from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.sample_trees import cut
 from robustbench_lab.workbench import LoadedCell, Workbench
 
-Metric = Callable[[Outcomes], Estimate]
 ADVERSARIAL = "adversarial"
 """Name of the tensor in a file of adversarial inputs."""
 
@@ -116,13 +116,15 @@ def close_cell(cell: Cell, units: Sequence[UnitRecord], metrics: Mapping[str, Me
     """A cell's unit records, in order of their samples, to its result. The first unit that is not ok decides."""
     bad = next((unit for unit in units if unit.status is not Status.OK), None)
     outcomes = None if bad else join_outcomes([unit.outcomes for unit in units if unit.outcomes is not None])
-    findings = merge_findings(finding for unit in units for finding in unit.findings)
+    found = {} if outcomes is None else {name: measure(name, metric, outcomes) for name, metric in metrics.items()}
+    troubles = (trouble for _, those in found.values() for trouble in those)
+    findings = (*merge_findings(finding for unit in units for finding in unit.findings), *troubles)
     samples = len(cell.samples.sample_ids)
     return CellRecord(
         cell=cell,
         status=bad.status if bad else Status.OK,
         reason=bad.reason if bad else None,
-        metrics={} if outcomes is None else {name: metric(outcomes) for name, metric in metrics.items()},
+        metrics={name: estimate for name, (estimate, _) in found.items()},
         outcomes=outcomes,
         forward_per_sample=None if bad else sum(unit.forward_passes for unit in units) / samples,
         backward_per_sample=None if bad else sum(unit.backward_passes for unit in units) / samples,

@@ -12,6 +12,7 @@ the first of their group share its rank, shown as `1=`.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,18 @@ class LeaderboardTable:
     def main_metric(self) -> NamedMetric:
         """The one sorted by, or the task's own where rows are sorted by something else."""
         return next((metric for metric in self.metrics if metric.name == self.sort), main_metric(self.metrics))
+
+    @property
+    def has_plain_budget(self) -> bool:
+        """Whether norm and eps say all about the threat model."""
+        name, _, params = self.threat_model.rstrip(")").partition("(")
+        return name == self.norm and (not params or (params.startswith("eps=") and "," not in params))
+
+    @property
+    def published(self) -> tuple[NamedMetric, ...]:
+        """The metrics of which a row has a published figure."""
+        stated = {name for row in self.rows if row.published for name in row.published.metrics}
+        return tuple(metric for metric in self.metrics if metric.name in stated)
 
 
 @dataclass(frozen=True)
@@ -184,9 +197,12 @@ def _ranked_rows(rows: Sequence[LeaderboardRow], main: NamedMetric, alpha: float
     """Rows with their ranks; rows that cannot be ranked keep none."""
     contest = [row for row in rows if row.rankable and row.robust is not None and _has_value(row, main)]
     places = dict(zip((id(row) for row in contest), _ranks(contest, main, alpha), strict=True))
-    ranked = [replace(row, rank=places.get(id(row))) for row in rows]
-    counts = {rank: len(ones) for rank, ones in group_by(ranked, lambda row: row.rank).items()}
-    return [replace(row, tied=row.rank is not None and counts[row.rank] > 1) for row in ranked]
+    counts = Counter(places.values())
+    ranks = [places.get(id(row)) for row in rows]
+    return [
+        replace(row, rank=rank, tied=rank is not None and counts[rank] > 1)
+        for row, rank in zip(rows, ranks, strict=True)
+    ]
 
 
 def _has_value(row: LeaderboardRow, main: NamedMetric) -> bool:

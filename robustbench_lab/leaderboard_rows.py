@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from robustbench_lab.contracts import Estimate
+from robustbench_lab.contracts import Estimate, Published
 from robustbench_lab.leaderboard_definition import is_called
 from robustbench_lab.records import Finding, Outcomes, Severity, Verdict
 from robustbench_lab.row_summary import AbsentAttack, AttackResult, RowSummary, finding
@@ -23,6 +23,12 @@ FLAG_MEANINGS: Mapping[str, str] = {
     "noise-beats-gradient": "Random noise broke samples that no gradient attack broke: a sign of masked gradients.",
     "black-box-beats-gradient": "An attack without gradients broke samples that no gradient attack broke: "
     "a sign of masked gradients, or of a gradient attack that is too weak.",
+    "worse-than-published": "The published figure is better than the interval: it is too good, or weights, data or "
+    "preprocessing are others.",
+    "better-than-published": "The published figure is worse than the interval: the attacks were weaker than the "
+    "published ones, or weights, data or preprocessing are others.",
+    "clean-unlike-published": "The published figure without attack lies outside the interval: weights, data or "
+    "preprocessing are others.",
 }
 """What the leaderboard's own flags mean. Further flags are the codes of findings about single cells."""
 
@@ -60,6 +66,8 @@ class LeaderboardRow:
     """Whether another row has the same rank."""
     minimum_norm: bool = False
     """Whether one of its attacks looked for the nearest input, so that its distances tell of every budget."""
+    published: Published | None = None
+    """What is stated about the model elsewhere, for the same data and budget."""
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from robustbench_lab.interruption import stops_gently
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardDefinition
 from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.provenance import environment
-from robustbench_lab.ranking import keep_new_rows, rank, task_metrics
+from robustbench_lab.ranking import cell_metrics, keep_new_rows, rank
 from robustbench_lab.records import CANCELLED, CellRecord
 from robustbench_lab.result_store import ResultStore, checkpoints_folder, open_store
 from robustbench_lab.run_heartbeat import Heartbeat
@@ -128,10 +128,8 @@ def _schedule(
     from robustbench_lab.scheduler import Schedule
 
     catalog = context.catalog
-    named = task_metrics(catalog, {entry.spec.name for entry in catalog.entries("tasks")})
-    metrics = {task: {metric.name: metric.function for metric in those} for task, those in named.items()}
     limits = Limits(spec.max_hours, spec.max_cells)
-    return Schedule(store, executor, context, metrics, Order(spec.order), limits, tracker)
+    return Schedule(store, executor, context, cell_metrics(catalog), Order(spec.order), limits, tracker)
 
 
 def _evaluate(schedule: Schedule, run_id: str, plan: RunPlan, spec: ExperimentSpec) -> bool:

@@ -1,5 +1,6 @@
 """Plugins: installed ones, single files and live objects, registered one by one in a manager of their own."""
 
+import functools
 import hashlib
 import inspect
 import os
@@ -9,7 +10,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -74,7 +75,8 @@ def load_plugins(files: Sequence[str] = (), extra: Sequence[tuple[str, object]] 
     for name in _disabled():
         manager.set_blocked(name)
     paths = list(dict.fromkeys(Path(file).expanduser().resolve() for file in files))
-    records = [_load_installed(manager, point) for point in _installed()]
+    owner = functools.cache(_owner)
+    records = [_load_installed(manager, point, *owner(point.dist)) for point in _installed()]
     records += [_load_file(manager, path) for path in paths]
     records += [_load_object(manager, name, plugin) for name, plugin in extra]
     return LoadedPlugins(manager, tuple(records), tuple(str(path) for path in paths))
@@ -94,9 +96,17 @@ def _installed() -> Iterable[EntryPoint]:
     return sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.name, point.value))
 
 
-def _load_installed(manager: pluggy.PluginManager, point: EntryPoint) -> PluginRecord:
-    distribution = point.dist.name if point.dist else None
-    version = point.dist.version if point.dist else "unknown"
+def _owner(distribution: Distribution | None) -> tuple[str | None, str]:
+    """Name and version of what brings a plugin. Python parses its metadata anew for each of the two properties."""
+    if distribution is None:
+        return None, "unknown"
+    metadata = distribution.metadata
+    return metadata["Name"], metadata["Version"]
+
+
+def _load_installed(
+    manager: pluggy.PluginManager, point: EntryPoint, distribution: str | None, version: str
+) -> PluginRecord:
     record = PluginRecord(point.name, distribution, version, PluginSource.INSTALLED)
     if manager.is_blocked(point.name):
         return _switched_off(record)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import functools
-import gc
-import math
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from robustbench_lab import __version__, row_summary, row_summary_json
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import Estimate, MetricSpec
-from robustbench_lab.errors import describe_error
 from robustbench_lab.leaderboard import (
     AttackTraits,
     Leaderboard,
@@ -23,11 +19,16 @@ from robustbench_lab.leaderboard import (
     group_rows,
     rank_summaries,
 )
+from robustbench_lab.metric_values import Metric, measure
 from robustbench_lab.provenance import content_hash, file_sha256
+from robustbench_lab.published_figures import with_published
 from robustbench_lab.records import CellRecord, Outcomes
-from robustbench_lab.result_store import KeptRow, ResultStore
+from robustbench_lab.result_store.kept_row import KeptRow
 from robustbench_lab.row_summary import RowRules, RowSummary, known_traits, summarise
 from robustbench_lab.row_summary_json import summary_from_json, summary_to_json
+
+if TYPE_CHECKING:
+    from robustbench_lab.result_store import ResultStore
 
 ROWS_AT_ONCE = 20
 """So many rows' outcomes are in memory at a time."""
@@ -37,7 +38,8 @@ def rank(records: Sequence[CellRecord], definition: LeaderboardDefinition, catal
     """Stage 6: stored results to tables."""
     names = {record.cell.task for record in records}
     tasks = {name: catalog.load_factory("tasks", name)() for name in names}
-    return build_leaderboard(records, definition, tasks, task_metrics(catalog, names), attack_traits(catalog))
+    built = build_leaderboard(records, definition, tasks, task_metrics(catalog, names), attack_traits(catalog))
+    return with_published(built, catalog)
 
 
 def rank_store(
@@ -48,9 +50,23 @@ def rank_store(
     Rows whose cells are new or have changed are made from these, and kept. So it costs little more than the rows that
     are shown. The leaderboard has no records, and its rows no outcomes.
     """
-    metrics = task_metrics(catalog, {entry.spec.name for entry in catalog.entries("tasks")})
-    with _no_garbage():
-        return rank_summaries(_Rows(store, catalog, metrics).summaries(tasks), definition, metrics)
+    metrics = _metrics_of_all_tasks(catalog)
+    ranked = rank_summaries(_Rows(store, catalog, metrics).summaries(tasks), definition, metrics)
+    return with_published(ranked, catalog)
+
+
+def rank_kept(rows: Sequence[KeptRow], definition: LeaderboardDefinition, catalog: Catalog) -> Leaderboard | None:
+    """The same from rows of a store alone; None where one of them has to be made from its cells."""
+    metrics = _metrics_of_all_tasks(catalog)
+    rules = _Rules(catalog, metrics)
+    summaries = [summary for row in rows if (summary := rules.kept(row)) is not None]
+    if len(summaries) < len(rows):
+        return None
+    return with_published(rank_summaries(summaries, definition, metrics), catalog)
+
+
+def _metrics_of_all_tasks(catalog: Catalog) -> Mapping[str, Sequence[NamedMetric]]:
+    return task_metrics(catalog, {entry.spec.name for entry in catalog.entries("tasks")})
 
 
 def keep_new_rows(store: ResultStore, catalog: Catalog, tasks: Sequence[str]) -> None:
@@ -71,9 +87,22 @@ def task_metrics(catalog: Catalog, tasks: Collection[str]) -> Mapping[str, Seque
     for entry in catalog.entries("metrics"):
         spec = entry.spec
         for task in metrics.keys() & set(spec.tasks):
-            function = _guarded(spec.name, functools.partial(catalog.load_factory, "metrics", spec.name))
-            metrics[task].append(_named(spec, function))
+            metrics[task].append(_named(spec, _guarded(spec.name, _loaded_on_use(catalog, spec.name))))
     return {task: _in_order(ones) for task, ones in metrics.items()}
+
+
+def cell_metrics(catalog: Catalog) -> dict[str, dict[str, Metric]]:
+    """Task to metric name to what computes it, and may raise: whoever closes a cell notes that."""
+    metrics: dict[str, dict[str, Metric]] = {}
+    for entry in catalog.entries("metrics"):
+        for task in entry.spec.tasks:
+            metrics.setdefault(task, {})[entry.spec.name] = _loaded_on_use(catalog, entry.spec.name)
+    return metrics
+
+
+def _loaded_on_use(catalog: Catalog, name: str) -> Metric:
+    load = functools.cache(functools.partial(catalog.load_factory, "metrics", name))
+    return lambda outcomes: load()(outcomes)
 
 
 def _in_order(metrics: Sequence[NamedMetric]) -> list[NamedMetric]:
@@ -89,19 +118,31 @@ def _named(spec: MetricSpec, function: Callable[[Outcomes], Estimate]) -> NamedM
     return NamedMetric(spec.name, function, **traits)
 
 
-def _guarded(name: str, load: Callable[[], Callable[[Outcomes], Estimate]]) -> Callable[[Outcomes], Estimate]:
+def _guarded(name: str, metric: Metric) -> Metric:
     """A metric that raises costs its own number only."""
-    loaded = functools.cache(load)
 
     def computed(outcomes: Outcomes) -> Estimate:
-        metric = loaded()
-        try:
-            return metric(outcomes)
-        except Exception as error:
-            warnings.warn(f"metric '{name}' has no value: {describe_error(error)}", stacklevel=2)
-            return Estimate(math.nan, math.nan, math.nan)
+        estimate, _ = measure(name, metric, outcomes)
+        return estimate
 
     return computed
+
+
+class _Rules:
+    """What rows are made by here, and whether kept ones were made by the same."""
+
+    def __init__(self, catalog: Catalog, metrics: Mapping[str, Sequence[NamedMetric]]) -> None:
+        self.metrics = metrics
+        self.traits = attack_traits(catalog)
+        self.marks = {task: _rules_mark(catalog, task) for task in metrics}
+
+    def kept(self, row: KeptRow) -> RowSummary | None:
+        """What is kept of a row; None where there is nothing, or other rules would make something else of its cells."""
+        if row.summary is None or row.rules not in self.marks.values():
+            return None
+        summary = summary_from_json(row.summary)
+        known = all(traits == known_traits(self.traits, name) for name, traits in summary.traits.items())
+        return summary if known and row.rules == self.marks[summary.subject.task] else None
 
 
 class _Rows:
@@ -110,15 +151,13 @@ class _Rows:
     def __init__(self, store: ResultStore, catalog: Catalog, metrics: Mapping[str, Sequence[NamedMetric]]) -> None:
         self._store = store
         self._catalog = catalog
-        self._metrics = metrics
-        self._traits = attack_traits(catalog)
-        self._marks = {task: _rules_mark(catalog, task) for task in metrics}
+        self._rules = _Rules(catalog, metrics)
 
     def summaries(self, tasks: Sequence[str]) -> Iterator[RowSummary]:
         """Of every row of these tasks; none named: of all."""
         missing = []
         for row in self._store.leaderboard_rows(tasks):
-            summary = self._kept(row)
+            summary = self._rules.kept(row)
             if summary is None:
                 missing.append(row)
             else:
@@ -128,43 +167,25 @@ class _Rows:
 
     def keep_new(self) -> None:
         """Of the tasks whose metrics were given."""
-        for some in _parts([row for row in self._store.leaderboard_rows(list(self._metrics)) if row.summary is None]):
+        rows = self._store.leaderboard_rows(list(self._rules.metrics))
+        for some in _parts([row for row in rows if row.summary is None]):
             self._made(some)
-
-    def _kept(self, row: KeptRow) -> RowSummary | None:
-        """What is kept of a row; None where there is nothing, or other rules would make something else of its cells."""
-        if row.summary is None or row.rules not in self._marks.values():
-            return None
-        summary = summary_from_json(row.summary)
-        known = all(traits == known_traits(self._traits, name) for name, traits in summary.traits.items())
-        return summary if known and row.rules == self._marks[summary.subject.task] else None
 
     def _made(self, rows: Sequence[KeptRow]) -> list[RowSummary]:
         """Made from the cells, and kept."""
         states = {row.row_id: row.state for row in rows}
         records = self._store.cells_of_rows(states)
-        check_tasks({one.cell.task for one in records}, {task for task, those in self._metrics.items() if those})
+        metrics = self._rules.metrics
+        check_tasks({one.cell.task for one in records}, {task for task, those in metrics.items() if those})
         made, kept = [], []
         for subject, ones in group_rows(records):
             task = self._catalog.load_factory("tasks", subject.task)()
-            summary = summarise(ones, RowRules(task, self._metrics[subject.task], self._traits))
-            mark, text = self._marks[subject.task], summary_to_json(summary)
+            summary = summarise(ones, RowRules(task, metrics[subject.task], self._rules.traits))
+            mark, text = self._rules.marks[subject.task], summary_to_json(summary)
             kept.append(KeptRow(subject.row_id, states[subject.row_id], mark, text))
             made.append(summary)
         self._store.keep_rows(kept)
         return made
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Without the search for garbage: of the very many objects made meanwhile all are used, and it looks at each."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _parts(rows: Sequence[KeptRow]) -> Iterator[Sequence[KeptRow]]:

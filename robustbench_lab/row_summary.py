@@ -75,8 +75,7 @@ class AbsentAttack:
     reason: str
 
 
-@dataclass(frozen=True)
-class AttackName:
+class AttackName(NamedTuple):
     """An attack that a row has a cell of."""
 
     name: str

@@ -33,7 +33,7 @@ def summary_to_json(summary: RowSummary) -> str:
         "metrics": _metrics(summary.metrics),
         "robust": None if summary.robust is None else _bits(summary.robust),
         "replicates": None if summary.replicates is None else _numbers(summary.replicates),
-        "tried": [[one.name, one.label, one.done, one.baseline] for one in summary.tried],
+        "tried": summary.tried,
         "traits": dict(summary.traits),
         "attacks": _text([_attack(one, summary.cell_ids) for one in summary.attacks]),
         "lost": [[one.label, one.status, one.reason] for one in summary.lost],

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from robustbench_lab.attack_checkpoint import checkpoint_path, kept_slices, remove_checkpoint, remove_checkpoints
 from robustbench_lab.cutting import Range, UnitSize, cut, cut_on_grid, disjoint, gaps
 from robustbench_lab.dispatch import Order
-from robustbench_lab.evaluate_cell import Metric, close_cell
+from robustbench_lab.evaluate_cell import close_cell
 from robustbench_lab.executors import ExecutionContext, Executor
+from robustbench_lab.metric_values import Metric
 from robustbench_lab.pending_units import Limits, PendingUnits
 from robustbench_lab.records import CANCELLED, Cell, Status, UnitRecord, WorkUnit
 from robustbench_lab.result_store import ResultStore
@@ -35,7 +36,7 @@ class Schedule:
     executor: Executor
     context: ExecutionContext
     metrics: dict[str, dict[str, Metric]]
-    """Task to metric name to metric."""
+    """Task to metric name to metric, which may raise."""
     order: Order = Order.COST
     limits: Limits = field(default_factory=Limits)
     tracker: RunTracker | None = None

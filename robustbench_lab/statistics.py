@@ -226,8 +226,11 @@ def _mcnemar_matrix(samples: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]
         raise UsageError(f"rows of {lengths[0]} and {lengths[-1]} samples cannot be paired: compare the same samples")
     held = np.array(samples, dtype=np.float64).reshape(len(samples), *lengths or [0])
     only_first = (held @ (1 - held).T).astype(np.int64)
-    only_second = only_first.T
-    return np.minimum(2 * _fair_coin_tail(np.minimum(only_first, only_second), only_first + only_second), 1.0)
+    pairs = np.triu_indices(len(samples), k=1)
+    first, second = only_first[pairs], only_first.T[pairs]
+    p_values = np.ones(only_first.shape)
+    p_values[pairs] = np.minimum(2 * _fair_coin_tail(np.minimum(first, second), first + second), 1.0)
+    return np.minimum(p_values, p_values.T)
 
 
 def _fair_coin_tail(heads: NDArray[np.int64], throws: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -238,7 +241,7 @@ def _fair_coin_tail(heads: NDArray[np.int64], throws: NDArray[np.int64]) -> NDAr
     tails = np.empty(throws.size)
     counts, which, repeats = np.unique(throws, return_inverse=True, return_counts=True)
     ends = np.cumsum(repeats)
-    order = np.argsort(which, axis=None)
+    order = np.argsort(which, axis=None, kind="stable")
     for count, places in zip(counts, np.split(order, ends)[:-1], strict=True):
         tails[places] = _tails_of(int(count))[heads.ravel()[places]]
     return tails.reshape(throws.shape)

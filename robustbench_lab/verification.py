@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.component_syntax import parse_component
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.evaluate_cell import ADVERSARIAL, Metric, judge, unit_setting
+from robustbench_lab.evaluate_cell import ADVERSARIAL, judge, unit_setting
+from robustbench_lab.metric_values import Metric
 from robustbench_lab.provenance import file_sha256
 from robustbench_lab.records import Cell, CellRecord, Outcomes, Status, WorkUnit
 from robustbench_lab.result_store import Artifact

@@ -1,4 +1,4 @@
-"""Series from a Parquet or Arrow file: a row for each time, or a row for each series, as fev and GluonTS keep them."""
+"""Series from Parquet or Arrow files: a row for each time, or a row for each series, as fev and GluonTS keep them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,10 +7,10 @@ from rbl_files.csv_series import Steps
 from rbl_files.folded_series import unfolded
 from rbl_files.series_columns import Names, SeriesColumns, series_columns
 from rbl_files.series_table import Missing, OnError, Reading, SeriesTable, WindowChoice, windows
+from rbl_files.shards import ShardsPath, shards
 from rbl_files.time_steps import TimeRules
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import UsageError
-from robustbench_lab.plugin_tools.local_files import ExistingFile, existing_file
 from robustbench_lab.plugin_tools.series_windows import OPEN, Parts, SeriesWindows, Split
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def parquet_series(
-    path: ExistingFile,
+    path: ShardsPath,
     time: str = "timestamp",
     target: Names = "target",
     past: Names = None,
@@ -40,12 +40,14 @@ def parquet_series(
 ) -> SeriesWindows:
     """As `csv_series`, from a Parquet file, or from an Arrow file (`.arrow`) that Hugging Face datasets has saved.
 
+    Where `path` is a folder, from all such files in it, in the order of their names.
+
     A row for each time is read as a CSV file's. Where the targets are lists, each row is a series of its own (`series`
     names the column of their names; None: they are numbered), and `time` a list as long, or the time of the first
     value; then `freq` must be named. Raises UsageError as `csv_series` does.
     """
     source = f"parquet '{Path(path).name}'"
-    file = _open(existing_file(path, "parquet"), source)
+    file = _joined([_open(one, source) for one in shards(path)], source)
     columns = series_columns(
         file.column_names, source, time=time, target=target, past=past, known=known, static=static, series=series
     )
@@ -67,6 +69,16 @@ def _open(file: Path, source: str) -> "pa.Table":
     except (pa.ArrowException, OSError) as error:
         text = str(error).splitlines()[0]
         raise UsageError(f"{source}: not a readable Parquet file ({text}); a .arrow file is named so") from error
+
+
+def _joined(parts: list["pa.Table"], source: str) -> "pa.Table":
+    import pyarrow as pa
+
+    try:
+        return pa.concat_tables(parts)
+    except pa.ArrowException as error:
+        text = "its files have other columns or types than the first one: write them alike"
+        raise UsageError(f"{source}: {text}") from error
 
 
 def _table(file: "pa.Table", columns: SeriesColumns, freq: str | None, source: str) -> SeriesTable:

@@ -157,6 +157,10 @@ class Column:
         import pandas as pd
 
         numbers = pd.to_numeric(self.values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        if not pd.api.types.is_numeric_dtype(self.values):
+            # Before version 3 pandas reads texts to the last digit but one, and the data's identity counts all.
+            finite, numbers = np.isfinite(numbers), numbers.copy()
+            numbers[finite] = self.values.to_numpy(dtype=object)[finite].astype(np.float64)
         missing = np.zeros(len(numbers), dtype=bool)
         if not np.isfinite(numbers).all():
             texts = self.values.astype(str).str.strip().str.lower()

@@ -1,4 +1,4 @@
-"""Detectors and forecasters of Hugging Face's transformers."""
+"""Classifiers, detectors and forecasters of Hugging Face's transformers."""
 
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import ModelSpec
@@ -7,8 +7,17 @@ from robustbench_lab.plugin_tools.wrapped_library import wrapper_version
 
 @hookimpl
 def rbl_models() -> list[ModelSpec]:
-    """DETR and its kin; PatchTST, TimesFM and others: the task tells which of the two a folder must hold."""
+    """ViT and others; DETR and its kin; PatchTST, TimesFM and others: the task tells which a folder must hold."""
     return [
+        ModelSpec(
+            name="transformers:",
+            factory="rbl_transformers.transformers_classifier:transformers_classifier",
+            summary="ViT, Swin, ConvNeXt and others from a folder or the hub: transformers:google/vit-base-patch16-224",
+            version=wrapper_version("1", "transformers"),
+            requires=("transformers",),
+            extra="transformers",
+            names_folders=True,
+        ),
         ModelSpec(
             name="transformers:",
             factory="rbl_transformers.transformers_detector:transformers_detector",

@@ -34,7 +34,7 @@ def draw(kind: Any, parameters: tuple[Tensor, ...], loc: Tensor, scale: Tensor, 
         made = nbinom.ppf(numbers[0].cpu().numpy(), count.cpu().numpy(), torch.sigmoid(-logits).cpu().numpy())
         return torch.as_tensor(made, dtype=count.dtype, device=count.device)
     *shape, centre, spread = parameters
-    standard = _student(numbers, shape[0]) if kind is StudentT else torch.special.ndtri(numbers[0])
+    standard = student(numbers, shape[0]) if kind is StudentT else torch.special.ndtri(numbers[0])
     return loc + scale * (centre + spread * standard)
 
 
@@ -66,7 +66,7 @@ def _scaled_counts(parameters: tuple[Tensor, ...], scale: Tensor) -> tuple[Tenso
     return count.expand_as(logits), logits
 
 
-def _student(numbers: Tensor, degrees: Tensor) -> Tensor:
+def student(numbers: Tensor, degrees: Tensor) -> Tensor:
     """Student's t from two uniform numbers (Bailey 1994, https://doi.org/10.2307/2153537)."""
     length = (degrees * torch.expm1(-2 / degrees * numbers[0].log())).sqrt()
     return length * torch.cos(2 * math.pi * numbers[1])

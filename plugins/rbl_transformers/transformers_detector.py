@@ -7,9 +7,9 @@ from rbl_transformers.detection_transformer import FAMILIES, DetectionTransforme
 from rbl_transformers.loading import folder_or_repository, loaded, network
 from rbl_transformers.preparation import Preparation
 from robustbench_lab.errors import UsageError
-from robustbench_lab.plugin_tools.right_gradients import right_gradients
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers, numbers_of
 from robustbench_lab.plugin_tools.local_files import listed
+from robustbench_lab.plugin_tools.right_gradients import right_gradients
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 NOT_IN_USE = "N/A"

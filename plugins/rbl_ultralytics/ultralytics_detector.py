@@ -12,9 +12,9 @@ from torch import nn
 from rbl_ultralytics.yolo import YoloDetector
 from robustbench_lab.errors import UsageError, did_you_mean
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.plugin_tools.right_gradients import right_gradients
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers, Numbering, numbers_of
 from robustbench_lab.plugin_tools.local_files import ExistingFile
+from robustbench_lab.plugin_tools.right_gradients import right_gradients
 from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights
 
 os.environ.setdefault("YOLO_OFFLINE", "true")  # it would look for the internet when it is imported

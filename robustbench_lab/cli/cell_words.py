@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping, Sequence
 
+from robustbench_lab.contracts import MetricSpec
 from robustbench_lab.records import Cell, CellRecord
-from robustbench_lab.report.formatting import eps_text, printable, shorten, value_text
+from robustbench_lab.report.formatting import duration_text, eps_text, metric_words, printable, shorten, value_text
 
 
 def cell_name(cell: Cell) -> str:
@@ -15,11 +16,28 @@ def cell_name(cell: Cell) -> str:
     return f"{' · '.join(parts)} {eps_text(cell.eps)}"
 
 
-def result_text(record: CellRecord, shares: Collection[str]) -> str:
-    """What a finished cell gave, in a few words."""
+def headline_metrics(specs: Iterable[MetricSpec]) -> dict[str, list[MetricSpec]]:
+    """Task to its main metric, after what that is without attack; of a task without one its first two."""
+    of_task: dict[str, list[MetricSpec]] = {}
+    for spec in specs:
+        for task in spec.tasks:
+            of_task.setdefault(task, []).append(spec)
+    return {task: _headline(metrics) for task, metrics in of_task.items()}
+
+
+def _headline(metrics: Sequence[MetricSpec]) -> list[MetricSpec]:
+    main = next((one for one in metrics if one.main), None)
+    if main is None:
+        return list(metrics[:2])
+    return [*(one for one in metrics if one.name == main.clean), main]
+
+
+def result_text(record: CellRecord, headline: Mapping[str, Sequence[MetricSpec]]) -> str:
+    """What a finished cell gave, in a few words. headline: of each task."""
     if record.reason:
         return f"{record.status.value}: {printable(record.reason)}"
-    # The first two of a task are its main metric and what it is without attack.
-    first = list(record.metrics.items())[:2]
-    values = ", ".join(f"{name.replace('_', ' ')} {value_text(one, fraction=name in shares)}" for name, one in first)
-    return f"{values} ({record.wall_seconds:.1f} s)"
+    values = [
+        f"{metric_words(metric.name)} {value_text(record.metrics.get(metric.name), fraction=metric.fraction)}"
+        for metric in headline.get(record.cell.task, ())
+    ]
+    return f"{', '.join(values)} ({duration_text(record.wall_seconds)})"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Optional
 
 import typer
@@ -31,8 +34,21 @@ def leaderboard(
     catalog = Catalog.from_plugins(load_plugins(plugin or []))
     chosen = "json" if json else format
     rows_only = catalog.find("reports", chosen).spec.rows_only
-    built = stored_leaderboard(catalog, db, definition=definition, tasks=task or [], sort=sort, rows_only=rows_only)
-    if chosen == "table":
-        console().print(renderable(built, rows))
-    else:
-        results().write(catalog.load_factory("reports", chosen)(built).rstrip("\n") + "\n")
+    with _no_garbage():
+        built = stored_leaderboard(catalog, db, definition=definition, tasks=task or [], sort=sort, rows_only=rows_only)
+        if chosen == "table":
+            console().print(renderable(built, rows))
+        else:
+            results().write(catalog.load_factory("reports", chosen)(built).rstrip("\n") + "\n")
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Without the search for garbage: of the very many objects made meanwhile all are used, and it looks at each."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

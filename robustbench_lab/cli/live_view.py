@@ -6,11 +6,12 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from robustbench_lab.cli.cell_words import cell_name, result_text
 from robustbench_lab.cli.terminal_capture import TerminalCapture
+from robustbench_lab.contracts import MetricSpec
 from robustbench_lab.device_slots import Slot
 from robustbench_lab.gpus import Gpu, Nvml
 from robustbench_lab.records import CellRecord, WorkUnit
@@ -30,9 +31,9 @@ LINES_BESIDE = 3
 class LiveView(RunObserver):
     """Draws what a tracker knows, a few times a second."""
 
-    def __init__(self, tracker: RunTracker, shares: Collection[str]) -> None:
+    def __init__(self, tracker: RunTracker, headline: Mapping[str, Sequence[MetricSpec]]) -> None:
         self._tracker = tracker
-        self._shares = shares
+        self._headline = headline
         self._gpus = _GpuWatch()
         self._shown: _Shown | None = None
 
@@ -47,7 +48,7 @@ class LiveView(RunObserver):
 
     def cell_finished(self, record: CellRecord) -> None:
         """Leave a line above."""
-        self._say(f"{cell_name(record.cell)}: {result_text(record, self._shares)}")
+        self._say(f"{cell_name(record.cell)}: {result_text(record, self._headline)}")
 
     def run_finished(self, interrupted: bool) -> None:  # noqa: ARG002 (the observer's)
         """Give the terminal back."""

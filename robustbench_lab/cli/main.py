@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
@@ -54,6 +55,7 @@ def main() -> None:
     # Idle OpenMP threads that spin starve every other process of the machine: 8 to 19 times slower on 2 cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # `cuda:1` is the GPU that nvidia-smi calls 1
+    warnings.formatwarning = _warning
     try:
         code = _run()
         sys.stdout.flush()
@@ -73,8 +75,10 @@ def _run() -> int:
         message = " ".join(error.format_message().split())  # empty where typer has shown the help instead
         return _complain(message, ExitCode.USAGE) if message else ExitCode.USAGE
     except typer.Exit as done:
-        return done.exit_code
-    except (typer.Abort, KeyboardInterrupt):
+        if done.exit_code != ExitCode.INTERRUPTED:
+            return done.exit_code
+        return _complain("interrupted", ExitCode.INTERRUPTED)
+    except (typer.Abort, KeyboardInterrupt):  # some versions of typer make an Exit of Ctrl-C
         return _complain("interrupted", ExitCode.INTERRUPTED)
     return result if isinstance(result, int) else ExitCode.OK
 
@@ -130,6 +134,15 @@ def _global_options(
     del version
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """What is meant for users on one line; what is meant for developers with its place, as Python writes it."""
+    if category is UserWarning:
+        return f"rbl: {' '.join(str(message).split())}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n{line or ''}"
 
 
 def _complain(message: str, code: int) -> int:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from robustbench_lab.cli.cell_words import cell_name, result_text
+from robustbench_lab.contracts import MetricSpec
 from robustbench_lab.records import Cell, CellRecord
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_tracker import RunTracker
 
 
-def progress_observers(tracker: RunTracker, shares: Collection[str]) -> list[RunObserver]:
-    """What suits stderr. shares: names of the metrics that are shares of 1, shown in percent."""
+def progress_observers(tracker: RunTracker, headline: Mapping[str, Sequence[MetricSpec]]) -> list[RunObserver]:
+    """What suits stderr. headline: of each task the metrics that lines about cells name."""
     if not sys.stderr.isatty():
-        return [LineProgress(shares)]
+        return [LineProgress(headline)]
     from robustbench_lab.cli.live_view import LiveView
 
-    return [LiveView(tracker, shares)]
+    return [LiveView(tracker, headline)]
 
 
 class LineProgress(RunObserver):
     """One line when a cell ends."""
 
-    def __init__(self, shares: Collection[str]) -> None:
+    def __init__(self, headline: Mapping[str, Sequence[MetricSpec]]) -> None:
         self._total = self._done = 0
-        self._shares = shares
+        self._headline = headline
 
     def run_started(self, run_id: str, to_do: Sequence[Cell], stored: int) -> None:
         """Say what is to come."""
@@ -35,7 +36,7 @@ class LineProgress(RunObserver):
     def cell_finished(self, record: CellRecord) -> None:
         """Say what came out."""
         self._done += 1
-        self._say(f"[{self._done}/{self._total}] {cell_name(record.cell)}: {result_text(record, self._shares)}")
+        self._say(f"[{self._done}/{self._total}] {cell_name(record.cell)}: {result_text(record, self._headline)}")
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)  # noqa: T201

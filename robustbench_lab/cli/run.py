@@ -44,6 +44,7 @@ def run_and_report(
     only: "Collection[str] | None" = None,
 ) -> ExitCode:
     """Run an experiment with progress on stderr and a log, print what came out, and return the exit code."""
+    from robustbench_lab.cli.cell_words import headline_metrics
     from robustbench_lab.cli.progress import progress_observers
     from robustbench_lab.host_memory import keep_freed_memory
     from robustbench_lab.pipeline import run_experiment
@@ -54,8 +55,8 @@ def run_and_report(
 
     keep_freed_memory()
     tracker = RunTracker()
-    shares = [entry.spec.name for entry in catalog.entries("metrics") if entry.spec.fraction]
-    observers = [] if quiet else progress_observers(tracker, shares)
+    headline = headline_metrics(entry.spec for entry in catalog.entries("metrics"))
+    observers = [] if quiet else progress_observers(tracker, headline)
     if log:
         observers.append(RunLog(logs_folder(spec.database)))
     result = run_experiment(spec, catalog, observers=observers, command=sys.argv, tracker=tracker, only=only)
@@ -79,6 +80,7 @@ def _print_leaderboard(result: "RunResult") -> None:
 
 
 def _summarise(result: "RunResult", database: str) -> None:
+    from robustbench_lab.records import Status
     from robustbench_lab.report.formatting import printable
     from robustbench_lab.report.run_view import busy_line
 
@@ -90,14 +92,18 @@ def _summarise(result: "RunResult", database: str) -> None:
             what = f"{record.cell.attack.label} on {record.cell.model.label}"
             say(printable(f"{record.status.value}: {what}: {record.reason}"))
     done, new = len(result.records), result.computed
-    if result.state.slots:
+    if result.state.to_do:
         say(busy_line(result.state.document()))
     if result.interrupted:
         say(f"interrupted: {done} of {total} cells are in {database}; the same command goes on from there")
     elif done < total and result.stopped:
         say(f"{result.stopped}: {total - done} of {total} cells are left; the same command goes on from there")
     elif new == 0:
-        say(f"all {total} cells are in {database} already: nothing was computed (--fresh evaluates them again)")
+        failed = any(record.status is Status.FAILED for record in result.records)
+        again = (
+            "--retry-failed evaluates the failed ones again, --fresh all" if failed else "--fresh evaluates them again"
+        )
+        say(f"all {total} cells are in {database} already: nothing was computed ({again})")
     else:
         say(f"{new} of {total} cells evaluated, {total - new} were stored; results in {database}")
 

@@ -28,14 +28,20 @@ def stored_leaderboard(
     rows_only: without records and outcomes, which takes a small part of the time.
     """
     from robustbench_lab.leaderboard import LeaderboardDefinition
-    from robustbench_lab.ranking import rank, rank_store
-    from robustbench_lab.result_store import open_store
+    from robustbench_lab.ranking import rank, rank_kept, rank_store
+    from robustbench_lab.result_store.quick_rows import quick_rows
 
     for task in tasks:
         catalog.find("tasks", task)
     rule = LeaderboardDefinition.from_toml(Path(definition)) if definition else LeaderboardDefinition()
     if sort:
         rule = replace(rule, sort=sort)
+    if rows_only and (rows := quick_rows(database, tasks)):
+        kept = rank_kept(rows, rule, catalog)
+        if kept is not None:
+            return kept
+    from robustbench_lab.result_store import open_store
+
     with open_store(database, create=False) as store:
         if not store.holds_cells(tasks):
             wanted = f" of {' or '.join(tasks)}" if tasks else ""

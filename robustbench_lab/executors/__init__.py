@@ -23,7 +23,7 @@ class ExecutionContext:
     options: EvaluationOptions
     observers: Sequence[RunObserver]
     unit_timeout: float | None = None
-    """Seconds that a unit may take; None: any time. In this process nothing can be stopped, so `inline` ignores it."""
+    """Seconds that a unit may take; None: any time. `inline`, which can stop nothing, is never given one."""
 
 
 class UnitQueue(Protocol):

@@ -36,13 +36,13 @@ class _Checkpoint:
     """What was taken off to get at the tensors, for errors."""
 
 
-def load_state_dict(path: str) -> dict[str, Tensor]:
+def load_state_dict(path: str, entry: str | None = None) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file, or of a state_dict that `torch.save` wrote, on the CPU.
 
     A checkpoint's `state_dict`, `model_state_dict`, `model` or `net` entry is taken out, and the prefix `module.` off.
-    Raises UsageError.
+    entry: of a file that holds several checkpoints, the one that is meant. Raises UsageError.
     """
-    return _read_checkpoint(path).tensors
+    return _read_checkpoint(path, entry).tensors
 
 
 def apply_weights(model: nn.Module, path: str, source: str, by: MatchBy = "name") -> None:
@@ -56,7 +56,7 @@ def apply_weights(model: nn.Module, path: str, source: str, by: MatchBy = "name"
     if by == "order" and not ordered:
         raise UsageError(f"weights '{path}': a .safetensors file keeps no order; weights_by='order' cannot use it")
     target, tensors = model.state_dict(), checkpoint.tensors
-    problem = _name_problem(target, tensors) if by == "name" else _order_problem(target, tensors)
+    problem = name_problem(target, tensors) if by == "name" else _order_problem(target, tensors)
     if problem and by == "name" and _knows_older_names(model, tensors):
         return
     if problem:
@@ -83,9 +83,12 @@ def require_weights(source: str, *, weights: str | None, pretrained: bool, rando
 # ---------------------------------------------------------------- reading
 
 
-def _read_checkpoint(path: str) -> _Checkpoint:
+def _read_checkpoint(path: str, entry: str | None = None) -> _Checkpoint:
     file = existing_file(path, "weights")
-    return _unwrapped(_read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file), file)
+    stored = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    if entry is not None and isinstance(stored, Mapping):
+        stored = stored.get(entry, stored)
+    return _unwrapped(stored, file)
 
 
 def _read_safetensors(file: Path) -> dict[str, Any]:
@@ -161,8 +164,8 @@ def _without_counters(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.endswith(BATCH_COUNTER)]
 
 
-def _name_problem(target: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
-    """What keeps the tensors from being loaded by name, or None."""
+def name_problem(target: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
+    """What keeps the tensors from being loaded into a model with the state_dict `target` by name, or None."""
     wanted, given = _compared(target), _compared(tensors)
     differing = [
         f"{name} {list(given[name].shape)} for {list(wanted[name].shape)}"

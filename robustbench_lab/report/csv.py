@@ -15,7 +15,8 @@ SEPARATOR = "; "
 def render(leaderboard: Leaderboard) -> str:
     """RFC 4180 with a header. A metric that a table's task does not have is left empty."""
     names = list(dict.fromkeys(metric.name for table in leaderboard.tables for metric in table.metrics))
-    lines = [dict(_fields(row, table, names)) for table in leaderboard.tables for row in table.rows]
+    stated = list(dict.fromkeys(metric.name for table in leaderboard.tables for metric in table.published))
+    lines = [dict(_fields(row, table, names, stated)) for table in leaderboard.tables for row in table.rows]
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(lines[0]) if lines else ["rank", "model"])
     writer.writeheader()
@@ -23,7 +24,10 @@ def render(leaderboard: Leaderboard) -> str:
     return stream.getvalue()
 
 
-def _fields(row: LeaderboardRow, table: LeaderboardTable, metrics: list[str]) -> Iterator[tuple[str, object]]:
+def _fields(
+    row: LeaderboardRow, table: LeaderboardTable, metrics: list[str], stated: list[str]
+) -> Iterator[tuple[str, object]]:
+    """stated: the metrics of which any row has a published figure."""
     yield from (("task", table.task), ("dataset", table.dataset), ("samples", table.samples))
     yield from (("sample_set", table.sample_set), ("threat_model", table.threat_model), ("norm", table.norm))
     yield from (("eps", table.eps), ("objective", table.objective), ("adversary", table.adversary))
@@ -34,6 +38,10 @@ def _fields(row: LeaderboardRow, table: LeaderboardTable, metrics: list[str]) ->
         yield name, estimate and estimate.value
         yield f"{name}_low", estimate and estimate.low
         yield f"{name}_high", estimate and estimate.high
+    for name in stated:
+        yield f"published_{name}", row.published and row.published.metrics.get(name)
+    if stated:
+        yield "published_in", row.published and row.published.source
     yield "attacks", SEPARATOR.join(attack.label for attack in row.attacks)
     yield "absent_attacks", SEPARATOR.join(f"{one.label} ({one.status}: {one.reason})" for one in row.absent)
     yield "forward_per_sample", row.forward_per_sample

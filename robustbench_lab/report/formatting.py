@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable
+from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
 from robustbench_lab.records import CellRecord
 from robustbench_lab.row_summary import AttackResult
 
@@ -39,6 +39,12 @@ def metric_title(name: str) -> str:
     return re.sub(r"\b(mase|mae|r?mse|crps|wql)\b", lambda found: found[0].upper(), title).replace("smape", "sMAPE")
 
 
+def metric_words(name: str) -> str:
+    """`robust mAP50`: a title within a line."""
+    title = metric_title(name)
+    return f"{title[0].lower()}{title[1:]}"
+
+
 def value_text(estimate: Estimate | None, *, fraction: bool) -> str:
     """`89.1%`, or four digits of what is no share."""
     if estimate is None or math.isnan(estimate.value):
@@ -53,6 +59,17 @@ def interval_text(estimate: Estimate, *, fraction: bool) -> str:
     if fraction:
         return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
     return f"[{estimate.low:.4g}, {estimate.high:.4g}]"
+
+
+def published_title(metric: NamedMetric) -> str:
+    """`Published robust accuracy`."""
+    return f"Published {metric_words(metric.name)}"
+
+
+def published_text(row: LeaderboardRow, metric: NamedMetric) -> str:
+    """`59.5%`, without an interval: none is published."""
+    value = None if row.published is None else row.published.metrics.get(metric.name)
+    return ABSENT if value is None else value_text(Estimate(value, value, value), fraction=metric.fraction)
 
 
 def estimate_text(estimate: Estimate | None, *, fraction: bool) -> str:
@@ -70,15 +87,9 @@ def eps_text(eps: float) -> str:
     return f"{eps:g}" if float(f"{eps:g}") == eps else repr(eps)
 
 
-def has_plain_budget(table: LeaderboardTable) -> bool:
-    """Whether norm and eps say all about the threat model."""
-    name, _, params = table.threat_model.rstrip(")").partition("(")
-    return name == table.norm and (not params or (params.startswith("eps=") and "," not in params))
-
-
 def budget_text(table: LeaderboardTable) -> str:
     """`linf 8/255`, or the threat model's label where there is more to it."""
-    return f"{table.norm} {eps_text(table.eps)}" if has_plain_budget(table) else printable(table.threat_model)
+    return f"{table.norm} {eps_text(table.eps)}" if table.has_plain_budget else printable(table.threat_model)
 
 
 def heading(table: LeaderboardTable) -> str:

@@ -96,6 +96,7 @@ def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, Cel
         "heading": write.heading(table),
         "samples": write.samples_text(table),
         "metric_titles": [write.metric_title(metric.name) for metric in table.metrics],
+        "published_titles": [write.published_title(metric) for metric in table.published],
         "rows": [
             _row(row, table) | {"note": notes.get(row.cell_ids), "command": reproduce_command(table, ones)}
             for row, ones in rows
@@ -129,6 +130,7 @@ def _row(row: LeaderboardRow, table: LeaderboardTable) -> dict[str, Any]:
         "ranked": row.rank is not None,
         "name": write.printable(row.name),
         "metrics": [_metric(row, metric, main=metric == table.main_metric) for metric in table.metrics],
+        "published": [write.published_text(row, metric) for metric in table.published],
         "attacks": write.attack_labels(row),
         "passes": write.passes_text(row),
         "time": write.seconds_text(row),
@@ -162,7 +164,7 @@ def _metric(row: LeaderboardRow, metric: NamedMetric, *, main: bool) -> dict[str
 def _curves(tables: Sequence[LeaderboardTable]) -> Iterator[dict[str, Any]]:
     from markupsafe import Markup
 
-    plain = [table for table in tables if write.has_plain_budget(table)]
+    plain = [table for table in tables if table.has_plain_budget]
     families = group_by(
         plain, lambda one: (one.task, one.dataset, one.sample_set, one.norm, one.objective, one.adversary)
     )

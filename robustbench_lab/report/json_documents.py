@@ -187,6 +187,7 @@ def _row(row: LeaderboardRow) -> dict[str, Any]:
         "defense": row.defense,
         "variant": row.variant or None,
         "metrics": _metrics(row.metrics),
+        "published": row.published and plain_json(asdict(row.published)),
         "attacks": [
             {
                 "attack": one.label,

@@ -46,12 +46,14 @@ def escape(text: str) -> str:
 
 
 def _table(table: LeaderboardTable) -> Iterator[str]:
-    titles = ["", "Model", *(write.metric_title(metric.name) for metric in table.metrics), "Attacks", "Passes"]
+    metrics = [write.metric_title(metric.name) for metric in table.metrics]
+    metrics += [write.published_title(metric) for metric in table.published]
+    titles = ["", "Model", *metrics, "Attacks", "Passes"]
     yield "\\begin{table}"
     yield "  \\centering"
     caption = f"{write.heading(table)}, {write.samples_text(table)}. {write.EXPLANATION}"
     yield f"  \\caption{{{escape(caption)}}}"
-    yield f"  \\begin{{tabular}}{{rl{'r' * len(table.metrics)}lr}}"
+    yield f"  \\begin{{tabular}}{{rl{'r' * len(metrics)}lr}}"
     yield "    \\toprule"
     yield f"    {' & '.join(escape(title) for title in titles)} \\\\"
     yield "    \\midrule"
@@ -69,6 +71,7 @@ def _cells(row: LeaderboardRow, table: LeaderboardTable, note: int | None) -> It
     yield escape(row.name) + ("" if note is None else f"\\textsuperscript{{{note}}}")
     for metric in table.metrics:
         yield _estimate(row.metrics.get(metric.name), metric, bold=row.rank == 1 and metric == table.main_metric)
+    yield from (escape(write.published_text(row, metric)) for metric in table.published)
     yield escape(", ".join(write.attack_labels(row)) or write.ABSENT)
     yield escape(write.passes_text(row))
 

@@ -38,6 +38,7 @@ def code(text: str) -> str:
 
 def _table(table: LeaderboardTable) -> Iterator[str]:
     metrics = [write.metric_title(metric.name) for metric in table.metrics]
+    metrics += [write.published_title(metric) for metric in table.published]
     yield _line(["#", "Model", *metrics, "Attacks", "Passes", "Time", "Verdict", "Flags"])
     yield _line(["--:", ":--", *["--:" for _ in metrics], ":--", "--:", "--:", ":--", ":--"])
     for row in table.rows:
@@ -49,6 +50,7 @@ def _table(table: LeaderboardTable) -> Iterator[str]:
                     write.estimate_text(row.metrics.get(metric.name), fraction=metric.fraction)
                     for metric in table.metrics
                 ),
+                *(write.published_text(row, metric) for metric in table.published),
                 ", ".join(code(label) for label in write.attack_labels(row)) or write.ABSENT,
                 write.passes_text(row),
                 write.seconds_text(row),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from robustbench_lab.leaderboard import LeaderboardTable
 from robustbench_lab.records import CellRecord
-from robustbench_lab.report.formatting import eps_text, has_plain_budget
+from robustbench_lab.report.formatting import eps_text
 
 
 def reproduce_command(table: LeaderboardTable, records: Sequence[CellRecord]) -> str:
@@ -23,7 +23,7 @@ def _options(table: LeaderboardTable, records: Sequence[CellRecord]) -> Iterator
     yield from ("--dataset", cell.dataset.label)
     for attack in dict.fromkeys(record.cell.attack.label for record in records):
         yield from ("--attack", attack)
-    if has_plain_budget(table) and table.norm is not None:
+    if table.has_plain_budget and table.norm is not None:
         yield from ("--norm", table.norm, "--eps", eps_text(table.eps))
     else:
         yield from ("--threat-model", table.threat_model)

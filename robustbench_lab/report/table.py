@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric
@@ -19,34 +20,23 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PLAIN_WIDTH = 100
+GAP = 2
+"""Between columns."""
 BAR_WIDTH = 12
 MODEL_WIDTH = 36
 """Longer names are cut in the middle; every other format has them whole."""
 ATTACKS_WIDTH = 60
 """Of further attacks only the number is shown; every other format names them all."""
+FOLDED_WIDTH = 16
+"""Columns that can be folded get at least as much before others are left out for them."""
+ALWAYS = 1000
+"""What no narrow terminal takes from a table: ranks, names, the main metric and what it is without attack."""
+UNTIL_BAR, UNTIL_INTERVALS, UNTIL_TIME, UNTIL_PASSES = range(4)
+"""The last step of narrowing that has each; after them the further metrics go, from the right, and then the verdict."""
 VERDICT_STYLES = {Verdict.RELIABLE: "green", Verdict.SUSPECT: "yellow", Verdict.FAILED: "red"}
 NO_RESULTS = (
     "No results here. `rbl run --attack pgd` makes some; `rbl leaderboard` without filters shows all there are."
 )
-
-
-@dataclass(frozen=True)
-class _Detail:
-    """How much a table shows."""
-
-    bar: bool
-    intervals: bool
-    """Of every metric; otherwise only of the one sorted by."""
-    verdict: bool
-
-
-_DETAILS = (
-    _Detail(bar=True, intervals=True, verdict=True),
-    _Detail(bar=False, intervals=True, verdict=True),
-    _Detail(bar=False, intervals=False, verdict=True),
-    _Detail(bar=False, intervals=False, verdict=False),
-)
-"""From most to least; the first that fits the terminal is shown."""
 
 
 def render(leaderboard: Leaderboard) -> str:
@@ -82,7 +72,7 @@ class _TerminalView:
             hidden = len(full_table.rows) - self.most_rows if self.most_rows else 0
             table = replace(full_table, rows=full_table.rows[: self.most_rows]) if hidden > 0 else full_table
             yield Text.assemble((write.heading(table), "bold"), (f"   {write.samples_text(table)}", "dim"))
-            yield _fitting(table, console, options)
+            yield _fitting(table, options)
             if hidden > 0:
                 yield Text(f"... and {hidden} more: `--rows 0` shows all", style="dim")
             if notes := list(_notes(table)):
@@ -92,19 +82,15 @@ class _TerminalView:
         yield Text(write.EXPLANATION, style="dim")
 
 
-def _fitting(table: LeaderboardTable, console: Console, options: ConsoleOptions) -> Table:
+def _fitting(table: LeaderboardTable, options: ConsoleOptions) -> Table:
     """With as much detail as there is room for."""
-    from rich.measure import Measurement
-
-    notes = write.note_numbers(table)
-    unbounded = options.update(max_width=1000)
-    for detail in _DETAILS:
-        lines = [_Line(tuple(_cells(row, table, detail, notes.get(row.cell_ids))), row.rank) for row in table.rows]
-        columns = range(len(lines[0].cells))
-        widest = [max(lines, key=lambda line: line.cells[column].cell_len) for column in columns]
-        if Measurement.get(console, unbounded, _view(table, detail, widest)).maximum <= options.max_width:
+    columns = _columns(table)
+    for step in range(max(column.until for column in columns if column.until != ALWAYS) + 2):
+        shown = [column for column in columns if column.since <= step <= column.until]
+        widths = (column.width_at(step) for column in shown)
+        if sum(widths) + GAP * (len(shown) - 1) <= options.max_width:
             break
-    return _view(table, detail, lines)
+    return _view(shown, ["" if row.rank else "dim" for row in table.rows])
 
 
 def _shown(table: LeaderboardTable) -> list[NamedMetric]:
@@ -112,49 +98,114 @@ def _shown(table: LeaderboardTable) -> list[NamedMetric]:
     return [metric for metric in table.metrics if metric.brief or metric == table.main_metric]
 
 
-class _Line(NamedTuple):
+def _stated(table: LeaderboardTable) -> list[NamedMetric]:
+    """Of the figures that are published the main one; every other format has them all."""
+    return [metric for metric in table.published if metric == table.main_metric]
+
+
+@dataclass(frozen=True)
+class _Column:
     cells: tuple[Text, ...]
-    rank: int | None
+    """One a row."""
+    title: str = ""
+    right: bool = True
+    folds_since: int = ALWAYS
+    """The step of narrowing from which on it takes several lines where that makes room for other columns."""
+    since: int = 0
+    until: int = ALWAYS
+    """The steps of narrowing, first and last, at which it stands: at 0 all is shown, each further one has less."""
+
+    @functools.cached_property
+    def width(self) -> int:
+        """Where nothing is folded."""
+        from rich.cells import cell_len
+
+        return max(*(cell.cell_len for cell in self.cells), *(cell_len(line) for line in self.title.split("\n")))
+
+    def width_at(self, step: int) -> int:
+        """What it asks for: to be folded takes less from a table than whole columns that are left out."""
+        return min(self.width, FOLDED_WIDTH) if step >= self.folds_since else self.width
 
 
-def _view(table: LeaderboardTable, detail: _Detail, lines: Iterable[_Line]) -> Table:
+def _view(columns: Sequence[_Column], styles: Sequence[str]) -> Table:
+    """styles: of each row."""
     from rich import box
     from rich.table import Table
 
     view = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    view.add_column("#", justify="right", no_wrap=True)
-    view.add_column("Model", overflow="fold")
-    for metric in _shown(table):
-        view.add_column(write.metric_title(metric.name).replace(" ", "\n"), justify="right", no_wrap=True)
-        if detail.bar and metric == table.main_metric and metric.fraction:
-            view.add_column(no_wrap=True)
-    view.add_column("Attacks", overflow="fold")
-    view.add_column("Passes", justify="right", no_wrap=True)
-    view.add_column("Time", justify="right", no_wrap=True)
-    if detail.verdict:
-        view.add_column("Verdict", no_wrap=True)
-    for line in lines:
-        view.add_row(*line.cells, style="" if line.rank else "dim")
+    for column in columns:
+        justify: Literal["right", "left"] = "right" if column.right else "left"
+        if column.folds_since != ALWAYS:
+            view.add_column(column.title, justify=justify, overflow="fold")
+        else:  # a width that is given is not measured anew; Rich adds the gap to the last column's
+            width = None if column is columns[-1] else column.width
+            view.add_column(column.title, justify=justify, no_wrap=True, width=width)
+    for style, *cells in zip(styles, *(column.cells for column in columns), strict=True):
+        view.add_row(*cells, style=style)
     return view
 
 
-def _cells(row: LeaderboardRow, table: LeaderboardTable, detail: _Detail, note: int | None) -> Iterator[Text]:
+def _columns(table: LeaderboardTable) -> list[_Column]:
+    """All that a table can show, from left to right."""
     from rich.text import Text
 
-    yield Text(f"{row.rank_label:<2}", style="bold" if row.rank == 1 else "")
-    mark = "" if note is None else f" [{note}]"
-    yield Text.assemble((write.shorten(write.printable(row.name), MODEL_WIDTH), "cyan"), (mark, "yellow"))
-    for metric in _shown(table):
-        estimate = row.metrics.get(metric.name)
-        main = metric == table.main_metric
-        yield _estimate(estimate, metric, main=main, interval=main or detail.intervals)
-        if detail.bar and main and metric.fraction:
-            yield _bar(estimate)
-    yield Text(_attacks(row))
-    yield Text(write.passes_text(row))
-    yield Text(write.seconds_text(row))
-    if detail.verdict:
-        yield Text(write.ABSENT) if row.verdict is None else Text(row.verdict.value, VERDICT_STYLES[row.verdict])
+    rows = table.rows
+    further = [metric for metric in _shown(table) if not _always_stands(metric, table)]
+    until = {metric: UNTIL_PASSES + len(further) - place for place, metric in enumerate(further)}
+    until_verdict = UNTIL_PASSES + len(further) + 1
+    return [
+        _Column(tuple(Text(f"{row.rank_label:<2}", style="bold" if row.rank == 1 else "") for row in rows), "#"),
+        _Column(tuple(_models(table)), "Model", right=False, folds_since=until_verdict),
+        *(column for metric in _shown(table) for column in _metric_columns(table, metric, until.get(metric, ALWAYS))),
+        *(_published_column(table, metric) for metric in _stated(table)),
+        _Column(tuple(Text(_attacks(row)) for row in rows), "Attacks", right=False, folds_since=UNTIL_TIME),
+        _Column(tuple(Text(write.passes_text(row)) for row in rows), "Passes", until=UNTIL_PASSES),
+        _Column(tuple(Text(write.seconds_text(row)) for row in rows), "Time", until=UNTIL_TIME),
+        _Column(tuple(_verdict(row.verdict) for row in rows), "Verdict", right=False, until=until_verdict),
+    ]
+
+
+def _models(table: LeaderboardTable) -> Iterator[Text]:
+    from rich.text import Text
+
+    notes = write.note_numbers(table)
+    for row in table.rows:
+        note = notes.get(row.cell_ids)
+        mark = "" if note is None else f" [{note}]"
+        yield Text.assemble((write.shorten(write.printable(row.name), MODEL_WIDTH), "cyan"), (mark, "yellow"))
+
+
+def _always_stands(metric: NamedMetric, table: LeaderboardTable) -> bool:
+    return metric == table.main_metric or metric.name == table.main_metric.clean
+
+
+def _metric_columns(table: LeaderboardTable, metric: NamedMetric, until: int) -> Iterator[_Column]:
+    """until: the step of narrowing that has it last."""
+    title = write.metric_title(metric.name).replace(" ", "\n")
+    estimates = [row.metrics.get(metric.name) for row in table.rows]
+    if metric != table.main_metric:
+        full, brief = (
+            tuple(_estimate(one, metric, interval=interval) for one in estimates) for interval in (True, False)
+        )
+        yield _Column(full, title, until=UNTIL_INTERVALS)
+        yield _Column(brief, title, since=UNTIL_INTERVALS + 1, until=until)
+        return
+    yield _Column(tuple(_estimate(one, metric, main=True, interval=True) for one in estimates), title)
+    if metric.fraction:
+        yield _Column(tuple(_bar(one) for one in estimates), right=False, until=UNTIL_BAR)
+
+
+def _published_column(table: LeaderboardTable, metric: NamedMetric) -> _Column:
+    from rich.text import Text
+
+    title = write.published_title(metric).replace(" ", "\n")
+    return _Column(tuple(Text(write.published_text(row, metric)) for row in table.rows), title)
+
+
+def _verdict(verdict: Verdict | None) -> Text:
+    from rich.text import Text
+
+    return Text(write.ABSENT) if verdict is None else Text(verdict.value, VERDICT_STYLES[verdict])
 
 
 def _attacks(row: LeaderboardRow) -> str:
@@ -167,7 +218,7 @@ def _attacks(row: LeaderboardRow) -> str:
     return ", ".join([*labels[:shown], *more]) or write.ABSENT
 
 
-def _estimate(estimate: Estimate | None, metric: NamedMetric, *, main: bool, interval: bool) -> Text:
+def _estimate(estimate: Estimate | None, metric: NamedMetric, *, main: bool = False, interval: bool) -> Text:
     from rich.text import Text
 
     text = Text(write.value_text(estimate, fraction=metric.fraction), style="bold" if main else "")

@@ -72,8 +72,12 @@ def _write(folder: Path, cell_id: str, position: int, content: bytes) -> Artifac
 def _put(target: Path, content: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".partial-{os.getpid()}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)  # whole or absent, also after a kill
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)  # whole or absent, also after a kill
+    except OSError as error:
+        partial.unlink(missing_ok=True)  # on a full disk it takes what little is left
+        raise OSError(error.errno, error.strerror, str(target)) from error

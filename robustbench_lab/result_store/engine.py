@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -25,11 +26,13 @@ POSTGRESQL_WRITER_LOCK = 0x72626C
 def database_url(url_or_path: str | os.PathLike[str]) -> URL:
     """A path such as `rbl.db` or an SQLAlchemy URL such as `postgresql+psycopg://user@host/name`."""
     text = os.fspath(url_or_path)
+    if not text:  # SQLite would keep what is stored in memory, and forget it: as with `--db "$UNSET"`
+        raise StoreError("the database has no name: write a file's path such as rbl.db, or dialect://user@host/name")
     if "://" not in text:
         return URL.create("sqlite", database=text)
     try:
         return make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise StoreError("the database URL cannot be read: write dialect://user@host/name, or a file's path") from error
 
 
@@ -45,6 +48,18 @@ def sqlite_file(url: URL) -> Path | None:
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return None
     return None if url.database.startswith("file:") else Path(url.database)
+
+
+def readable_url(url: URL) -> URL:
+    """The same database for those who only read, on a medium or in a folder that takes no files.
+
+    SQLite reads a database in WAL mode only where it can put a file beside it, or is told that the file does not change.
+    """
+    file = sqlite_file(url)
+    if file is None or not file.is_file() or os.access(file.parent, os.W_OK) or Path(f"{file}-wal").exists():
+        return url
+    unchanged = {"mode": "ro", "immutable": "1", "uri": "true"}
+    return url.set(database=f"file:{quote(str(file.absolute()))}").update_query_dict(unchanged)
 
 
 def make_engine(url: URL) -> Engine:
@@ -63,9 +78,10 @@ def make_engine(url: URL) -> Engine:
     except NoSuchModuleError as error:
         raise StoreError(f"there is no database dialect '{url.drivername}': use sqlite or postgresql") from error
     except ModuleNotFoundError as error:
-        what = '"robustbench-lab[postgres]"' if url.get_backend_name() == "postgresql" else error.name
-        text = f"{display_name(url)} needs the Python driver '{error.name}': run `pip install {what}`"
-        raise MissingLibraryError(text) from error
+        text = f"{display_name(url)} needs the Python module '{error.name}'"
+        if url.get_backend_name() == "postgresql":
+            raise MissingLibraryError(f'{text}: run `pip install "robustbench-lab[postgres]"`') from error
+        raise MissingLibraryError(f"{text}: install the driver that brings it, or use sqlite or postgresql") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -6,24 +6,11 @@ They are no results: any of them can be forgotten, and made again from its cells
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from robustbench_lab.result_store import schema
-
-
-@dataclass(frozen=True)
-class KeptRow:
-    """A row, as far as the database knows it."""
-
-    row_id: str
-    """`comparable_cells.row_id` of its cells."""
-    state: str
-    """Another one after every change of its cells."""
-    rules: str | None
-    """What the summary was made by; None where there is no summary, or its cells have changed since."""
-    summary: str | None
+from robustbench_lab.result_store.kept_row import KeptRow
 
 
 def read_rows(connection: Connection, tasks: Sequence[str]) -> list[KeptRow]:

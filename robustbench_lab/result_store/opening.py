@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import URL, Engine
 
 from robustbench_lab.errors import NothingStoredError, StoreError
-from robustbench_lab.result_store.engine import database_url, display_name, make_engine, sqlite_file
+from robustbench_lab.result_store.engine import database_url, display_name, make_engine, readable_url, sqlite_file
 from robustbench_lab.result_store.schema_state import check_current, check_not_newer, migrate, stored_revision
 from robustbench_lab.result_store.store import ResultStore
 from robustbench_lab.result_store.store_errors import store_errors
@@ -32,7 +32,7 @@ def open_store(
     name = display_name(url)
     _check_file(url, create=create)
     folder = _artifacts_folder(url) if artifacts_folder is None else Path(artifacts_folder)
-    engine = make_engine(url)
+    engine = make_engine(url if create else readable_url(url))
     try:
         with store_errors(name):
             revision = _revision(engine, name)

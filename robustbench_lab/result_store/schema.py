@@ -24,9 +24,6 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0003"
-"""The newest migration: the schema this code reads and writes. Revisions are numbers that grow by one."""
-
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from robustbench_lab.errors import StoreError
 from robustbench_lab.result_store.engine import WRITES
-from robustbench_lab.result_store.schema import REVISION
+from robustbench_lab.result_store.revision import REVISION
 
 VERSION_TABLE = "alembic_version"
 

@@ -19,7 +19,8 @@ from robustbench_lab.result_store.cell_summary import CellSummary
 from robustbench_lab.result_store.cell_timing import CellTiming
 from robustbench_lab.result_store.checking import Metrics, check
 from robustbench_lab.result_store.commit_batches import CommitBatches, Pending
-from robustbench_lab.result_store.kept_rows import KeptRow, forget_rows, keep_rows, read_rows
+from robustbench_lab.result_store.kept_row import KeptRow
+from robustbench_lab.result_store.kept_rows import forget_rows, keep_rows, read_rows
 from robustbench_lab.result_store.merging import Merged, merge
 from robustbench_lab.result_store.run_board import RunBoard
 from robustbench_lab.result_store.schema_state import stored_revision

@@ -23,7 +23,8 @@ Passes = Annotated[int, Field(ge=1)]
 Goal = dict[str, Tensor]
 """`future` and `clean` `[B, H, C]`, what came and the clean point forecast; `label` `[B, H, C]`, which the adversary
 wants to be far from, or near to; `by_scale` and `by_unit` `[B, H, C]`, what each value counts in a mean, in units of
-MASE and of training standard deviations; `clean_error` `[B]`, the clean MASE; `clean_width` `[B]`."""
+MASE and of training standard deviations; `clean_error` `[B]`, the clean MASE; `clean_width` `[B]`; of the targets
+`start`, `block` and `roles`, which say where a window lies."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class ForecastObjective:
         future, seen = observed(targets)
         counted = seen * self._aimed_at(future)
         clean = point(clean_prediction)
-        goal = {
+        goal: Goal = {
+            **{name: targets[name] for name in ("start", "block", "roles") if name in targets},
             "future": future,
             "clean": clean,
             "by_scale": shares(counted, targets["scale"]),

@@ -29,6 +29,7 @@ STAGES = {
     "leaderboard_rows": 6,
     "row_summary": 6,
     "row_summary_json": 6,
+    "published_figures": 6,
     "ranking": 7,
     "report": 7,
     "pipeline": 8,

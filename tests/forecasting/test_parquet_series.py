@@ -71,6 +71,32 @@ def test_rows_for_times_rows_for_series_and_a_csv_file_hold_the_same_windows(ope
     assert same(parquet_series(str(tmp_path / "data.arrow"), **CUT, **ROLES), wanted)
 
 
+@pytest.mark.parametrize("kind", ["rows for times", "rows for series"])
+def test_a_folder_of_parts_is_the_whole(kind: str, opened: Opened, tmp_path: Path) -> None:
+    table = pa.Table.from_pandas(panel()) if kind == "rows for times" else folded(panel())
+    folder, cut = tmp_path / "parts", table.num_rows // 2
+    folder.mkdir()
+    for number, part in enumerate((table.slice(0, cut), table.slice(cut))):
+        pq.write_table(part, folder / f"train-0000{number}-of-00002.parquet")
+    (folder / "README.md").write_text("of no interest")
+    assert same(parquet_series(str(folder), **CUT, **ROLES), opened(table, **ROLES))
+    pq.write_table(table, folder / "test-00000-of-00001.parquet")
+    with pytest.raises(UsageError, match=r"more than the parts of one data set \(test-.*, train-.*\): name one file"):
+        parquet_series(str(folder), **CUT, **ROLES)
+    for name in ("test-00000-of-00001.parquet", "train-00000-of-00002.parquet"):
+        (folder / name).unlink()
+    with pytest.raises(UsageError, match="has 1 of 2 parts: add the others"):
+        parquet_series(str(folder), **CUT, **ROLES)
+    pq.write_table(
+        table.rename_columns(["id", "when", *table.column_names[2:]]), folder / "train-00000-of-00002.parquet"
+    )
+    with pytest.raises(UsageError, match="other columns or types than the first one: write them alike"):
+        parquet_series(str(folder), **CUT, **ROLES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"has no \.parquet and no \.arrow file: name another"):
+        parquet_series(str(tmp_path / "empty"), **CUT, **ROLES)
+
+
 def test_a_first_time_and_a_frequency_are_times_enough(opened: Opened) -> None:
     table = folded(panel())
     first = table.set_column(1, "start", pa.array([one[0] for one in table["timestamp"].to_pylist()]))

@@ -19,7 +19,8 @@ import pytest
 
 from robustbench_lab import cutting, evaluate
 from robustbench_lab.device_slots import Slot
-from robustbench_lab.errors import RblError
+from robustbench_lab.errors import RblError, UsageError
+from robustbench_lab.executor_choice import choose_executor
 from robustbench_lab.executors.local import core_sets
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
@@ -174,6 +175,29 @@ def test_objects_of_this_process_stay_in_it(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"^'in-memory' is an object of this process, so everything runs in it"):
         made = evaluate(HalfSpace(0).eval(), (data.inputs, data.targets), ["fgsm"], eps=0.02, executor="local")
     assert made.records[0].executor == "inline"
+
+
+# ---------------------------------------------------------------- a time limit needs a process that can be ended
+
+
+@pytest.mark.parametrize(("unit_timeout", "expected"), [(None, "inline"), (600, "local")])
+def test_a_unit_with_a_time_limit_gets_a_worker_that_can_be_ended(unit_timeout: float | None, expected: str) -> None:
+    spec = ExperimentSpec.from_flags(models=["half-space"], devices=["cpu"], workers=1, unit_timeout=unit_timeout)
+    executor, _ = choose_executor(spec, (), CATALOG)
+    assert executor.name == expected
+
+
+def test_inline_refuses_a_time_limit_in_one_line_before_anything_is_stored(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--unit-timeout is for workers .* inline has none: use --executor local"):
+        run(tmp_path, attacks=["step"], executor="inline", unit_timeout=600)
+    data = CATALOG.load_factory("datasets", "near-half")()
+    given = HalfSpace(0).eval(), (data.inputs, data.targets), ["fgsm"]
+    with (
+        pytest.warns(UserWarning, match="everything runs in it"),
+        pytest.raises(UsageError, match="inline has none: leave the flag out, or name components"),
+    ):
+        evaluate(*given, eps=0.02, unit_timeout=600, database=tmp_path / "rbl.db")
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------- ends

@@ -22,7 +22,8 @@ from robustbench_lab.errors import StoreError
 from robustbench_lab.records import Finding, Severity, Status, Verdict
 from robustbench_lab.result_store import ResultStore, open_store, upgrade
 from robustbench_lab.result_store.engine import database_url
-from robustbench_lab.result_store.schema import REVISION, metadata
+from robustbench_lab.result_store.revision import REVISION
+from robustbench_lab.result_store.schema import metadata
 
 OLD_DATABASES = sorted((Path(__file__).parents[1] / "old_databases").glob("v*.db"))
 

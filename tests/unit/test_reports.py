@@ -195,6 +195,41 @@ def test_the_terminal_table_fits_the_terminal_and_keeps_the_main_interval(board,
     assert ("97.0% [93.6, 98.9]" in text) == (width >= 100)
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_table_with_more_than_fits_leaves_out_minor_columns_and_keeps_names_and_verdicts_whole(width):
+    minor = [f"further_metric_{letter}" for letter in "abcdef"]
+    metrics = [replace(metric, main=metric.name == "robust_accuracy") for metric in CLASSIFIER_METRICS]
+    metrics += [NamedMetric(name, lambda outcomes: Estimate(0.5, 0.4, 0.6)) for name in minor]
+    attacks = [f"an-attack-with-a-long-name-{letter}" for letter in "abc"]
+    records = [
+        example_result([True, False], model="a-model-with-a-name-of-36-characters", attack=one) for one in attacks
+    ]
+    built = build_leaderboard(
+        records, LeaderboardDefinition(), {"classification": Classification()}, {"classification": metrics}, {}
+    )
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(table.renderable(built))
+    rows = "".join(stream.getvalue().split())
+    assert max(map(len, stream.getvalue().splitlines())) <= width
+    assert "…" not in rows
+    assert "50.0%[1.3,98.7]" in rows
+    assert "reliable" in rows
+    assert "a-model-with" in rows
+
+
+@pytest.mark.parametrize("detail", ["━", "97.0% [93.6, 98.9]"])
+def test_a_detail_is_shown_from_the_width_on_that_the_table_then_has(board, detail):
+    one = replace(board, tables=board.tables[:1])
+
+    def shown(width):
+        stream = io.StringIO()
+        Console(file=stream, width=width, color_system=None).print(table.renderable(one))
+        return stream.getvalue()
+
+    least = next(width for width in range(60, 200) if detail in shown(width))
+    assert shown(least).count("─") == least
+
+
 def test_the_terminal_can_be_asked_for_the_best_rows_only(board):
     stream = io.StringIO()
     Console(file=stream, width=100, color_system=None).print(table.renderable(board, 2))

@@ -25,6 +25,16 @@ SPECS: list[AttackSpec] = [
         estimate_passes=_passes,
     ),
     AttackSpec(
+        name="timestamp-universal",
+        factory="rbl_attacks.universal.timestamp_universal:timestamp_universal",
+        summary="one change of the recorded series for all windows that see it, by gradient ascent (TUAP 2026)",
+        tasks=("forecasting",),
+        threat_models=("series",),
+        joint=True,
+        quick={"steps": 20},
+        estimate_passes=lambda params: (params["steps"] + 1, params["steps"]),
+    ),
+    AttackSpec(
         name="adversarial-patch",
         factory="rbl_attacks.universal.adversarial_patch:adversarial_patch",
         summary="one patch for all images, in one place or anywhere, or on all objects (Brown et al. 2017)",

@@ -1,0 +1,42 @@
+"""What lines of progress say of a cell."""
+
+import pytest
+
+from robustbench_lab.builtin_plugin import rbl_metrics
+from robustbench_lab.cli.cell_words import headline_metrics, result_text
+from robustbench_lab.contracts import Estimate, MetricSpec
+from robustbench_lab.records import Status
+from robustbench_lab.testing.example_results import example_gap, example_result
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("classification", ["clean_accuracy", "robust_accuracy"]),
+        ("detection", ["clean_map", "robust_map"]),
+        ("forecasting", ["clean_mase", "robust_mase"]),
+    ],
+)
+def test_a_line_names_what_the_tables_of_the_task_are_sorted_by_and_the_same_without_attack(task, expected):
+    assert [metric.name for metric in headline_metrics(rbl_metrics())[task]] == expected
+
+
+def test_a_task_without_a_main_metric_shows_its_first_two():
+    metrics = [MetricSpec(name=name, factory="package:metric", tasks=("tracking",)) for name in "abc"]
+    assert [metric.name for metric in headline_metrics(metrics)["tracking"]] == ["a", "b"]
+
+
+def test_a_result_is_its_values_in_their_own_units():
+    metrics = [
+        MetricSpec(name="clean_mase", factory="package:metric", fraction=False),
+        MetricSpec(name="robust_mase", factory="package:metric", fraction=False, main=True, clean="clean_mase"),
+    ]
+    record = example_result([True, False])
+    record.metrics.clear()
+    record.metrics.update(clean_mase=Estimate(0.41, 0.4, 0.5), robust_mase=Estimate(0.826, 0.7, 0.9))
+    assert result_text(record, headline_metrics(metrics)).startswith("clean MASE 0.41, robust MASE 0.826 (")
+
+
+def test_a_cell_without_result_says_why():
+    gap = example_gap(Status.FAILED, "error: it broke", model="net", samples=2)
+    assert result_text(gap, {}) == "failed: error: it broke"
