@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
-from robustbench_lab.records import CellRecord
+from robustbench_lab.records import CellRecord, Finding
 from robustbench_lab.row_summary import AttackResult
 
 ABSENT = "—"
@@ -110,9 +111,27 @@ def attack_labels(row: LeaderboardRow) -> tuple[str, ...]:
     return tuple(printable(attack.label) for attack in row.attacks)
 
 
+@dataclass(frozen=True)
+class Note:
+    """What stands below a table, once for all rows that it is about."""
+
+    number: int
+    findings: tuple[Finding, ...]
+    rows: tuple[LeaderboardRow, ...]
+
+
+def notes(table: LeaderboardTable) -> list[Note]:
+    """What is behind the flags, numbered; rows of which the same is said share a note."""
+    alike: dict[tuple[tuple[str, str], ...], list[LeaderboardRow]] = {}
+    for row in table.rows:
+        if row.flags:
+            alike.setdefault(tuple((finding.code, finding.line) for finding in row.findings), []).append(row)
+    return [Note(number, rows[0].findings, tuple(rows)) for number, rows in enumerate(alike.values(), start=1)]
+
+
 def note_numbers(table: LeaderboardTable) -> dict[tuple[str, ...], int]:
-    """The number under which each flagged row's findings stand, by the row's cell ids."""
-    return {cells: number for number, cells in enumerate((row.cell_ids for row in table.rows if row.flags), start=1)}
+    """The number of each flagged row's note, by the row's cell ids."""
+    return {row.cell_ids: note.number for note in notes(table) for row in note.rows}
 
 
 def passes_text(row: LeaderboardRow | AttackResult | CellRecord) -> str:

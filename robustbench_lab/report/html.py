@@ -101,7 +101,10 @@ def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, Cel
             _row(row, table) | {"note": notes.get(row.cell_ids), "command": reproduce_command(table, ones)}
             for row, ones in rows
         ],
-        "notes": [{"name": write.printable(row.name), "findings": row.findings} for row in table.rows if row.flags],
+        "notes": [
+            {"names": ", ".join(write.printable(row.name) for row in note.rows), "findings": note.findings}
+            for note in write.notes(table)
+        ],
         # Built by us and escaped by the XML writer.
         "figure": None if figure is None else Markup(figure),  # noqa: S704
         "figure_caption": _comparison_caption(table),

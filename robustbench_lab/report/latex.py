@@ -85,8 +85,7 @@ def _estimate(estimate: Estimate | None, metric: NamedMetric, *, bold: bool) -> 
 
 
 def _notes(table: LeaderboardTable) -> Iterator[str]:
-    numbers = write.note_numbers(table)
-    for row in table.rows:
-        for finding in row.findings:
-            note = escape(f"{finding.code}: {finding.line}")
-            yield f"  \\par{{\\footnotesize\\textsuperscript{{{numbers[row.cell_ids]}}}{note}}}"
+    for note in write.notes(table):
+        for finding in note.findings:
+            text = escape(f"{finding.code}: {finding.line}")
+            yield f"  \\par{{\\footnotesize\\textsuperscript{{{note.number}}}{text}}}"

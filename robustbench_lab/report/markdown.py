@@ -61,9 +61,10 @@ def _table(table: LeaderboardTable) -> Iterator[str]:
 
 
 def _notes(table: LeaderboardTable) -> Iterator[str]:
-    for row in table.rows:
-        for finding in row.findings:
-            yield f"- {code(row.name)}: **{plain(finding.code)}**, {plain(finding.line)}"
+    for note in write.notes(table):
+        names = ", ".join(code(row.name) for row in note.rows)
+        for finding in note.findings:
+            yield f"- {names}: **{plain(finding.code)}**, {plain(finding.line)}"
 
 
 def _line(cells: list[str]) -> str:

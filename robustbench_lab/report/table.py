@@ -238,11 +238,10 @@ def _bar(estimate: Estimate | None) -> Text:
 
 
 def _notes(table: LeaderboardTable) -> Iterator[Text]:
-    """What stands behind each flag, under the number that its row bears."""
+    """What stands behind each flag, under the number that its rows bear."""
     from rich.text import Text
 
-    numbers = write.note_numbers(table)
-    for row in table.rows:
-        for finding in row.findings:
-            mark = (f"[{numbers[row.cell_ids]}] ", "yellow")
+    for note in write.notes(table):
+        for finding in note.findings:
+            mark = (f"[{note.number}] ", "yellow")
             yield Text.assemble(mark, (finding.code, "bold"), f"  {write.printable(finding.line)}")

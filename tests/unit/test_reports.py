@@ -265,6 +265,16 @@ def test_no_name_is_read_as_markup_or_sent_to_the_terminal_as_a_command(name):
     assert "".join(shown.split()) in "".join(text.split())
 
 
+def test_rows_of_which_the_same_is_said_share_a_note():
+    rises, zero = (Finding(code, Severity.SUSPECT, "see there", 3.0) for code in ("loss-still-rises", "zero-gradient"))
+    findings = {"a": (rises,), "b": (zero,), "c": (rises,), "d": (rises, zero), "e": ()}
+    records = [example_result([True, False], model=name, findings=found) for name, found in findings.items()]
+    (made,) = example_leaderboard(records).tables
+    assert sorted(sorted(row.model for row in note.rows) for note in formatting.notes(made)) == [["a", "c"], ["b"], ["d"]]
+    text = table.render(example_leaderboard(records))
+    assert text.count("loss-still-rises") == 2
+
+
 def test_a_metric_that_is_no_share_is_not_shown_in_percent():
     def mean_distance(outcomes):
         mean = float(np.nanmean(outcomes.distance))
