@@ -1,9 +1,11 @@
 """The result store under load: how fast it takes results, how large it gets, and how fast a leaderboard comes out.
 
-    python benchmarks/store.py [--cells 100000] [--folder FOLDER] [--url postgresql+psycopg://...]
+    python benchmarks/store.py [--cells 100000] [--folder FOLDER] [--url postgresql+psycopg://...] [--part large]
 
 makes databases of random results, in a temporary folder unless one is named (a database made before is used again), and
-writes results/store.json. Times of `rbl leaderboard` are of whole processes: start-up, reading, ranking, printing.
+writes results/store.json; of parts that are not asked for it keeps the figures. Times of `rbl leaderboard` are of whole
+processes: start-up, reading, ranking, printing. `others_busy` is how busy other processes kept the machine's CPUs
+meanwhile, from 0 to 1: what shares caches and memory with them takes longer, also in CPU seconds.
 """
 
 from __future__ import annotations
@@ -54,20 +56,20 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--url")
+    parser.add_argument("--part", choices=("size", "commits", "large"), action="append")
     given = parser.parse_args()
+    parts = given.part or ["size", "commits", "large"]
     folder = given.folder or Path(tempfile.mkdtemp(prefix="rbl-store-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        figures = {
-            "machine": {
-                "cpus": len(os.sched_getaffinity(0)),
-                "python": sys.version.split()[0],
-                "load_before": os.getloadavg()[0],
-            },
-            "size": size(folder),
-            "commits": commits(folder),
-            "large": large(given.url or str(folder / "large.db"), given.cells),
-        }
+        figures = json.loads(RESULTS.read_text()) if given.part else {}
+        figures["machine"] = {"cpus": os.cpu_count(), "python": sys.version.split()[0]}
+        if "size" in parts:
+            figures["size"] = size(folder)
+        if "commits" in parts:
+            figures["commits"] = commits(folder)
+        if "large" in parts:
+            figures["large"] = large(given.url or str(folder / "large.db"), given.cells)
     finally:
         if given.folder is None:
             shutil.rmtree(folder)
@@ -185,7 +187,7 @@ def large(database: str, count: int) -> dict[str, Any]:
         figures["status_of_10000_ids_seconds"] = median(lambda: store.stored_statuses(asked))
         figures["open_units_of_10000_ids_seconds"] = median(lambda: store.open_units(asked))
         store.forget_rows()
-    figures["leaderboard_first_seconds"] = leaderboard(database)
+    figures["leaderboard_first"] = run(["leaderboard", "--db", database])  # it makes all rows
     figures["leaderboard"] = {
         "--help": rounds(["--help"]),
         **{form: rounds(["leaderboard", "--db", database, "--format", form]) for form in ("table", "markdown", "csv")},
@@ -221,11 +223,6 @@ def median(call: Any) -> float:
     return round(statistics.median(taken), 4)
 
 
-def leaderboard(database: str) -> float:
-    """Seconds of the first one, which makes all rows."""
-    return run(["leaderboard", "--db", database])["seconds"]
-
-
 def rounds(arguments: list[str], number: int = 7) -> dict[str, float]:
     """Medians over whole processes, after a warm-up."""
     taken = [run(arguments) for _ in range(number + 1)][1:]
@@ -234,12 +231,20 @@ def rounds(arguments: list[str], number: int = 7) -> dict[str, float]:
 
 def run(arguments: list[str]) -> dict[str, float]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy_before = machine_busy_seconds()
     began = time.perf_counter()
     subprocess.run([RBL, *arguments], check=True, capture_output=True)
     seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3)}
+    others = (machine_busy_seconds() - busy_before - cpu) / seconds / (os.cpu_count() or 1)
+    return {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "others_busy": round(max(0.0, others), 2)}
+
+
+def machine_busy_seconds() -> float:
+    """CPU seconds that all processes of this (Linux) machine have taken so far, summed over its CPUs."""
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

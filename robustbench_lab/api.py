@@ -47,6 +47,12 @@ class Evaluation:
     """One for each attack, in order, with per-sample outcomes."""
     leaderboard: Leaderboard
 
+    def __repr__(self) -> str:
+        """The table that `rbl run` prints."""
+        from robustbench_lab.report import table
+
+        return table.render(self.leaderboard).rstrip("\n")
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row for each attack, with the columns of `rbl run --json`; metrics as name, name_low, name_high."""
         import pandas as pd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -115,7 +116,9 @@ def _normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@functools.cache
 def _version(name: str) -> str | None:
+    """None where it is not installed. Python reads and parses the metadata anew every time it is asked."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

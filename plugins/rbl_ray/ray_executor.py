@@ -12,7 +12,7 @@ from rbl_ray.connection import connect, disconnect, nodes
 from rbl_ray.crew import Crew
 from robustbench_lab.device_slots import Slot, SlotRequest
 from robustbench_lab.errors import RblError
-from robustbench_lab.executors import ExecutionContext, UnitQueue
+from robustbench_lab.executors import ExecutionContext, UnitQueue, check_silence
 from robustbench_lab.plugin_loading import PluginSource
 from robustbench_lab.records import UnitRecord
 
@@ -27,6 +27,9 @@ class RayExecutor:
     """Seconds without an answer after which a worker counts as hung."""
     name: str = field(default="ray", init=False)
     _connected: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        check_silence(self.silence)
 
     def find_slots(self, wanted: SlotRequest) -> tuple[Slot, ...]:
         """Connect, and cut the cluster into slots. Raises UsageError where there is none, or no room."""

@@ -60,17 +60,24 @@ def row(entry: Entry) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from robustbench_lab.cli.output import console
+    from robustbench_lab.report.formatting import version_text
+    from robustbench_lab.report.listing_table import ListingColumn, listing_table
 
     norms = any(one["threat_models"] for one in rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("name", *(["norms"] if norms else []), "tasks", "plugin", "what it is"):
-        table.add_column(column, no_wrap=column == "name")
+    columns = [
+        ListingColumn("name", least=24),
+        ListingColumn("tasks", least=15),
+        ListingColumn("plugin", least=20, minor=1),
+    ]
+    if norms:
+        columns.insert(1, ListingColumn("norms", least=13))
+    columns.append(ListingColumn("what it is", least=20))
+    texts = []
     for one in rows:
         text = one["summary"] + (f"  (not usable: {one['missing']})" if one["missing"] else "")
         middle = [", ".join(one["threat_models"])] if norms else []
-        table.add_row(one["name"], *middle, ", ".join(one["tasks"]) or "any", f"{one['plugin']} {one['version']}", text)
-    console().print(table)
+        tasks = ", ".join(one["tasks"]) or "any"
+        texts.append([one["name"], *middle, tasks, f"{one['plugin']} {version_text(one['version'])}", text])
+    out = console()
+    out.print(listing_table(columns, texts, out.width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -72,15 +73,21 @@ def _run() -> int:
     except RblError as error:
         return _complain(str(error), error.exit_code)
     except CommandLineError as error:
-        message = " ".join(error.format_message().split())  # empty where typer has shown the help instead
+        message = _plain(" ".join(error.format_message().split()))  # empty where typer has shown the help instead
         return _complain(message, ExitCode.USAGE) if message else ExitCode.USAGE
     except typer.Exit as done:
-        if done.exit_code != ExitCode.INTERRUPTED:
-            return done.exit_code
+        return done.exit_code
+    except (typer.Abort, KeyboardInterrupt):
         return _complain("interrupted", ExitCode.INTERRUPTED)
-    except (typer.Abort, KeyboardInterrupt):  # some versions of typer make an Exit of Ctrl-C
+    if result == ExitCode.INTERRUPTED and not isinstance(result, ExitCode):  # typer's answer to Ctrl-C
         return _complain("interrupted", ExitCode.INTERRUPTED)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _plain(message: str) -> str:
+    """Without the words of the library that checks values."""
+    without_reason = re.sub(r", unable to parse string as an? \w+$", "", message)
+    return without_reason.replace("Value error, ", "").replace("Input should be", "must be")
 
 
 def build_app() -> typer.Typer:

@@ -9,6 +9,7 @@ from robustbench_lab.cli.output import console, print_json, say
 
 if TYPE_CHECKING:
     from robustbench_lab.experiment_spec import ExperimentSpec
+    from robustbench_lab.report.listing_table import ListingColumn
     from robustbench_lab.run_plan import RunPlan
 
 
@@ -19,6 +20,7 @@ def plan(
 ) -> None:
     """Show the cells a run would evaluate, with samples and estimated passes. Evaluates nothing."""
     from robustbench_lab.pipeline import open_catalog
+    from robustbench_lab.report.formatting import printable
     from robustbench_lab.run_plan import make_plan
 
     made = make_plan(spec, open_catalog(spec.plugins))
@@ -30,7 +32,7 @@ def plan(
         return
     _print_table(rows)
     for one in made.left_out:
-        say(f"left out: {one.label}: {one.reason}")
+        say(printable(f"left out: {one.label}: {one.reason}"))
 
 
 def _stored(spec: "ExperimentSpec", made: "RunPlan") -> set[str]:
@@ -66,20 +68,32 @@ def _row(cell: Any, stored: bool) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
+    from robustbench_lab.report.formatting import count_text
+    from robustbench_lab.report.listing_table import listing_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("cell", "model", "dataset", "attack", "threat model", "samples", "passes at most", "stored"):
-        table.add_column(column, justify="right" if column in ("samples", "passes at most") else "left")
+    texts = []
     for row in rows:
         model = row["model"] if row["defense"] == "none" else f"{row['model']} + {row['defense']}"
         forward, backward = row["forward_passes_at_most"], row["backward_passes_at_most"]
         passes = f"{forward:,} + {backward:,}" if forward else "unknown"
-        stored = "yes" if row["stored"] else "no"
         cells = [row["cell_id"][:8], model, row["dataset"], row["attack"], row["threat_model"]]
-        table.add_row(*cells, f"{row['samples']:,}", passes, stored)
+        texts.append([*cells, f"{row['samples']:,}", passes, "yes" if row["stored"] else "no"])
     out = console()
-    out.print(table)
+    out.print(listing_table(_columns(), texts, out.width))
     new = sum(not row["stored"] for row in rows)
-    out.print(f"{len(rows)} cells, {new} to evaluate; passes are forward + backward, summed over samples")
+    out.print(f"{count_text(len(rows), 'cell')}, {new} to evaluate; passes are forward + backward, summed over samples")
+
+
+def _columns() -> "list[ListingColumn]":
+    from robustbench_lab.report.listing_table import ListingColumn
+
+    return [
+        ListingColumn("cell", minor=1),
+        ListingColumn("model", least=14),
+        ListingColumn("dataset", least=14),
+        ListingColumn("attack", least=10),
+        ListingColumn("threat model", least=14),
+        ListingColumn("samples", right=True, minor=3),
+        ListingColumn("passes at most", right=True, minor=2),
+        ListingColumn("stored"),
+    ]

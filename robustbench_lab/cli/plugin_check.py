@@ -33,6 +33,11 @@ def check_plugin(catalog: Catalog, name: str) -> list[Checked]:
     if record.error:
         return [Checked(f"plugin '{name}'", "wrong", (record.error,))]
     entries = [entry for kind in CHECKED for entry in catalog.entries(kind) if entry.plugin.name == name]
+    if not entries:
+        brings = ", ".join(hook.removeprefix("rbl_") for hook in record.hooks)
+        nothing = "no function of it is a hook: decorate rbl_attacks or another one with @hookimpl"
+        said = f"it brings {brings}; contract tests are for {', '.join(CHECKED)}" if brings else nothing
+        return [Checked(f"plugin '{name}'", "not checked" if brings else "wrong", (said,))]
     return [check_component(catalog, entry) for entry in entries]
 
 
@@ -48,7 +53,7 @@ def check_component(catalog: Catalog, entry: Entry) -> Checked:
         return Checked(entry.title, "not checked", (f"cannot be made without parameters: {error}",))
     try:
         remarks = tuple(_remarks(catalog, entry))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin that exits must not end the check in silence
         remarks = (describe_error(error),)
     return Checked(entry.title, "wrong" if remarks else "ok", remarks)
 

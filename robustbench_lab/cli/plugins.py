@@ -40,12 +40,13 @@ def check(
     from robustbench_lab.cli.plugin_check import check_plugin
     from robustbench_lab.exit_codes import ExitCode
     from robustbench_lab.pipeline import open_catalog
+    from robustbench_lab.report.formatting import printable
 
     file = Path(name) if name.endswith(".py") else None
     checked = check_plugin(open_catalog([name] if file else []), file.name if file else name)
     for one in checked:
         lines = [f"{one.state:11}  {one.title}", *(f"             {remark}" for remark in one.remarks)]
-        results().writelines(f"{line}\n" for line in lines)
+        results().writelines(f"{printable(line)}\n" for line in lines)
     return ExitCode.SOME_CELLS_FAILED if any(one.state == "wrong" for one in checked) else ExitCode.OK
 
 
@@ -74,15 +75,21 @@ def _row(record: Any) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from robustbench_lab.cli.output import console
+    from robustbench_lab.report.formatting import version_text
+    from robustbench_lab.report.listing_table import ListingColumn, listing_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("plugin", "version", "from", "hooks", "state"):
-        table.add_column(column)
+    columns = [
+        ListingColumn("plugin"),
+        ListingColumn("version", least=12, minor=1),
+        ListingColumn("from", least=16, minor=2),
+        ListingColumn("hooks", least=14),
+        ListingColumn("state", least=16),
+    ]
+    texts = []
     for one in rows:
         hooks = ", ".join(hook.removeprefix("rbl_") for hook in one["hooks"])
-        table.add_row(one["name"], one["version"], one["distribution"] or one["source"], hooks, one["error"] or "ok")
-    console().print(table)
+        source = one["distribution"] or one["source"]
+        texts.append([one["name"], version_text(one["version"]), source, hooks, one["error"] or "ok"])
+    out = console()
+    out.print(listing_table(columns, texts, out.width))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from robustbench_lab.cli.cell_words import cell_name, result_text
 from robustbench_lab.contracts import MetricSpec
 from robustbench_lab.records import Cell, CellRecord
+from robustbench_lab.report.formatting import count_text
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_tracker import RunTracker
 
@@ -31,7 +32,7 @@ class LineProgress(RunObserver):
     def run_started(self, run_id: str, to_do: Sequence[Cell], stored: int) -> None:
         """Say what is to come."""
         self._total = len(to_do)
-        self._say(f"run {run_id}: {len(to_do)} cells to evaluate, {stored} stored already")
+        self._say(f"run {run_id}: {count_text(len(to_do), 'cell')} to evaluate, {stored} stored already")
 
     def cell_finished(self, record: CellRecord) -> None:
         """Say what came out."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.device_slots import Slot, SlotRequest
+from robustbench_lab.errors import UsageError
 from robustbench_lab.evaluate_cell import EvaluationOptions
 from robustbench_lab.records import UnitRecord, WorkUnit
 from robustbench_lab.run_observer import RunObserver
@@ -24,6 +26,16 @@ class ExecutionContext:
     observers: Sequence[RunObserver]
     unit_timeout: float | None = None
     """Seconds that a unit may take; None: any time. `inline`, which can stop nothing, is never given one."""
+
+
+LEAST_SILENCE = 2.0
+"""Seconds. A worker gives a sign of life every second."""
+
+
+def check_silence(seconds: float) -> None:
+    """Raise UsageError for a silence after which a worker that is well would count as hung."""
+    if not LEAST_SILENCE <= seconds < math.inf:
+        raise UsageError(f"silence must be a number of seconds from {LEAST_SILENCE:g} on, not {seconds:g}")
 
 
 class UnitQueue(Protocol):

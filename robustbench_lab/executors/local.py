@@ -14,7 +14,7 @@ from typing import Any
 from robustbench_lab.batch_size import BatchMemory
 from robustbench_lab.device_slots import Slot, cpu_cores
 from robustbench_lab.errors import RblError
-from robustbench_lab.executors import ExecutionContext, UnitQueue
+from robustbench_lab.executors import ExecutionContext, UnitQueue, check_silence
 from robustbench_lab.executors.messages import Began, Ended, Progressed, Ready, Setup, Task, Unusable
 from robustbench_lab.executors.worker_process import CLOSING_SECONDS, Closed, WorkerProcess
 from robustbench_lab.plugin_loading import PluginSource
@@ -37,6 +37,9 @@ class LocalExecutor:
     """Seconds without a sign of life after which a worker counts as hung. It gives one every second, as long as Python
     runs in it."""
     name: str = field(default="local", init=False)
+
+    def __post_init__(self) -> None:
+        check_silence(self.silence)
 
     def run(self, queue: UnitQueue, context: ExecutionContext) -> Iterator[UnitRecord]:
         """Records as units end."""

@@ -26,12 +26,22 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def count_text(count: int, noun: str) -> str:
+    """`1 cell`, `1,200 cells`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def shorten(text: str, width: int) -> str:
     """At most `width` characters, cut in the middle: the ends of labels tell them apart."""
     if len(text) <= width:
         return text
     head = (width - 1) // 2
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def version_text(version: str) -> str:
+    """As it is; of a hash, which is the version of a single file, the beginning."""
+    return version[:8] if re.fullmatch(r"[0-9a-f]{64}", version) else version
 
 
 def metric_title(name: str) -> str:

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from robustbench_lab.report.formatting import ABSENT, duration_text, printable
 from robustbench_lab.report.json_documents import SCHEMA_VERSION, plain_json
+from robustbench_lab.report.listing_table import ListingColumn, listing_table
 from robustbench_lab.report.run_view import run_line, slot_lines
 from robustbench_lab.result_store.run_board import RunNotice
 
-COLUMNS = ("run", "condition", "began", "cells done", "failed", "left", "passes/s", "time left", "machine")
+COLUMNS = (
+    ListingColumn("run"),
+    ListingColumn("condition", least=10),
+    ListingColumn("began"),
+    ListingColumn("cells done", right=True),
+    ListingColumn("failed", right=True),
+    ListingColumn("left", right=True),
+    ListingColumn("passes/s", right=True, minor=2),
+    ListingColumn("time left", right=True),
+    ListingColumn("machine", minor=1),
+)
 MOST_SLOTS = 1000
 
 
@@ -26,7 +35,7 @@ def status_document(database: str, runs: Sequence[RunNotice]) -> dict[str, Any]:
 
 def renderable(runs: Sequence[RunNotice], *, slots_of: Sequence[RunNotice], width: int) -> RenderableType:
     """A table of runs, and below it the slots of some of them."""
-    parts: list[RenderableType] = [_table(runs)]
+    parts: list[RenderableType] = [listing_table(COLUMNS, [_row(run) for run in runs], width), Text()]
     for run in slots_of:
         if run.state is not None and run.state["slots"]:
             lines = slot_lines(run.state, {}, width, MOST_SLOTS)
@@ -38,15 +47,6 @@ def line(run: RunNotice) -> str:
     """A run on one line."""
     said = "it has said nothing yet" if run.state is None else run_line(run.state)
     return f"run {run.run_id} {run.condition}: {said}"
-
-
-def _table(runs: Sequence[RunNotice]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in COLUMNS[:3] or column == "machine" else "right")
-    for run in runs:
-        table.add_row(*(Text(text) for text in _row(run)))
-    return table
 
 
 def _row(run: RunNotice) -> list[str]:

@@ -53,7 +53,7 @@ def sqlite_file(url: URL) -> Path | None:
 def readable_url(url: URL) -> URL:
     """The same database for those who only read, on a medium or in a folder that takes no files.
 
-    SQLite reads a database in WAL mode only where it can put a file beside it, or is told that the file does not change.
+    SQLite reads a database in WAL mode only where it can put a file beside it, or is told that nothing changes it.
     """
     file = sqlite_file(url)
     if file is None or not file.is_file() or os.access(file.parent, os.W_OK) or Path(f"{file}-wal").exists():

@@ -19,6 +19,11 @@ NORMS = list(ORDER)
 ROWS = 16
 
 
+def shortest_step(norm: str, weight: Tensor, bounds: Bounds, x: Tensor, value: Tensor) -> Tensor:
+    size, against = HYPERPLANES[norm](weight.clone(), bounds).step_from(x, value)
+    return -size * against
+
+
 def length(step: Tensor, norm: str) -> Tensor:
     return torch.linalg.vector_norm(step.double(), ord=ORDER[norm], dim=1)
 
@@ -83,7 +88,7 @@ def test_a_step_ends_on_the_hyperplane_within_the_bounds_and_none_is_shorter(
     norm: str, seed: int, dimension: int, zeros: float, at_bounds: float, reach: float, bounds: Bounds
 ) -> None:
     x, weight, value = case(seed, dimension, zeros=zeros, at_bounds=at_bounds, reach=reach, bounds=bounds)
-    step = HYPERPLANES[norm](weight, bounds).step_from(x, value)
+    step = shortest_step(norm, weight, bounds, x, value)
     slack = 4e-6 * bounds.width
     assert (x + step >= bounds.low - slack).all()
     assert (x + step <= bounds.high + slack).all()
@@ -100,7 +105,7 @@ def test_a_step_ends_on_the_hyperplane_within_the_bounds_and_none_is_shorter(
 def test_no_linear_program_finds_a_shorter_step(norm: str, seed: int, dimension: int, reach: float) -> None:
     optimize = pytest.importorskip("scipy.optimize")
     x, weight, value = case(seed, dimension, zeros=0.2, at_bounds=0.2, reach=reach, bounds=Bounds())
-    found = length(HYPERPLANES[norm](weight, Bounds()).step_from(x, value), norm)
+    found = length(shortest_step(norm, weight, Bounds(), x, value), norm)
     one = int(torch.argmax(value.abs()))
     w, t = weight[one].double().numpy(), x[one].double().numpy()
     # Variables: the step, and bounds on the sizes of its coordinates (one for all in linf).
@@ -125,7 +130,7 @@ def test_where_the_box_does_not_reach_the_hyperplane_the_step_goes_to_the_neares
     norm: str, dimension: int
 ) -> None:
     x, weight, value = case(3, dimension, zeros=0.3, reach=1.7, bounds=Bounds())
-    step = HYPERPLANES[norm](weight, Bounds()).step_from(x, value)
+    step = shortest_step(norm, weight, Bounds(), x, value)
     assert torch.allclose(step, corner(x, weight, value, Bounds()), atol=1e-6)
 
 
@@ -136,7 +141,7 @@ def test_without_bounds_the_length_is_the_value_over_the_dual_norm(norm: str) ->
     x, weight = torch.randn(2, ROWS, 100, generator=generator).mul_(5)
     weight[:, ::7] = 0
     value = torch.randn(ROWS, generator=generator)
-    step = HYPERPLANES[norm](weight, bounds).step_from(x, value)
+    step = shortest_step(norm, weight, bounds, x, value)
     dual = {"linf": 1, "l2": 2, "l1": math.inf}[norm]
     assert torch.allclose(length(step, norm).float(), value.abs() / torch.linalg.vector_norm(weight, ord=dual, dim=1))
     assert torch.allclose((weight * step).sum(1), -value, atol=1e-5)
@@ -146,8 +151,8 @@ def test_without_bounds_the_length_is_the_value_over_the_dual_norm(norm: str) ->
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
 def test_the_size_of_weight_and_value_does_not_matter(norm: str, scale: float) -> None:
     x, weight, value = case(4, 60, zeros=0.1, reach=0.2, bounds=Bounds())
-    step = HYPERPLANES[norm](weight, Bounds()).step_from(x, value)
-    scaled = HYPERPLANES[norm](weight * scale, Bounds()).step_from(x, value * scale)
+    step = shortest_step(norm, weight, Bounds(), x, value)
+    scaled = shortest_step(norm, weight * scale, Bounds(), x, value * scale)
     assert torch.allclose(step, scaled, atol=1e-5)
 
 
@@ -156,7 +161,7 @@ def test_no_step_where_there_is_no_hyperplane_or_the_point_is_on_it(norm: str) -
     x, weight, value = case(5, 40, bounds=Bounds())
     weight[0], weight[1, 3], weight[2, 5] = 0, math.nan, math.inf
     value[3], value[4], value[5] = math.nan, math.inf, 0
-    step = HYPERPLANES[norm](weight, Bounds()).step_from(x, value)
+    step = shortest_step(norm, weight, Bounds(), x, value)
     assert (step[:6] == 0).all()
     assert step.isfinite().all()
     assert (step[6:] != 0).any(1).all()
@@ -165,10 +170,10 @@ def test_no_step_where_there_is_no_hyperplane_or_the_point_is_on_it(norm: str) -
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_sample_has_the_same_step_whatever_else_is_in_the_batch(norm: str) -> None:
     x, weight, value = case(6, 300, zeros=0.1, at_bounds=0.3, reach=0.9, bounds=Bounds())
-    together = HYPERPLANES[norm](weight, Bounds()).step_from(x, value)
+    together = shortest_step(norm, weight, Bounds(), x, value)
     for row in range(ROWS):
         one = slice(row, row + 1)
-        alone = HYPERPLANES[norm](weight[one], Bounds()).step_from(x[one], value[one])
+        alone = shortest_step(norm, weight[one], Bounds(), x[one], value[one])
         assert torch.allclose(alone, together[one], atol=1e-6)
 
 
@@ -177,7 +182,7 @@ def test_a_sample_has_the_same_step_whatever_else_is_in_the_batch(norm: str) -> 
 def test_steps_are_those_of_the_authors_code(norm: str, reach: float) -> None:
     official = getattr(pytest.importorskip("pyautoattack.fab_projections"), f"projection_{norm}")
     x, weight, value = case(7, 300, zeros=0.1, at_bounds=0.2, reach=reach, bounds=Bounds())
-    step = HYPERPLANES[norm](weight, Bounds()).step_from(x, value)
+    step = shortest_step(norm, weight, Bounds(), x, value)
     theirs = official(x.clone(), weight.clone(), (weight * x).sum(1) - value)
     assert torch.allclose(length(step, norm), length(theirs, norm), rtol=1e-3)
     # Their float32 offset is off by a rounding error of the sum; in l1 the last coordinate carries all of it.

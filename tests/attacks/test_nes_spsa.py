@@ -80,24 +80,24 @@ def test_directions_have_the_moments_they_should(directions: Attack, fourth: flo
 
 @pytest.mark.parametrize("directions", [rademacher, gaussian])
 def test_on_a_linear_loss_the_estimate_comes_to_the_gradient(directions: Attack) -> None:
-    """Its error falls with the root of the pairs: for D = 25 and 4000 pairs to about sqrt(25 / 4000) = 8%."""
+    """Its error falls with the root of the pairs: for D = 25 and 1000 pairs to about sqrt(25 / 1000) = 16%."""
     setting = half_space_setting(Linf(0.1))
     problem = AttackProblem(setting)
     estimate = estimated_gradient(
-        problem, setting.clean[1:], directions, pairs=4000, radius=0.01, loss="margin", draw="a"
+        problem, setting.clean[1:], directions, pairs=1000, radius=0.01, loss="margin", draw="a"
     )
     score_is_label = torch.where(setting.goal[1:] == 0, -1.0, 1.0).view(-1, 1, 1, 1)
     exact = score_is_label * HalfSpace().weight
     error = (estimate - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
-    assert error.max() < 0.2
-    assert error.mean() < 0.11
+    assert error.max() < 0.4
+    assert error.mean() < 0.22
 
 
 # ---------------------------------------------------------------- closed forms
 
 
 @pytest.mark.parametrize(("attack", "norm"), ATTACKS)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_on_a_half_space_they_break_what_is_within_reach_and_nothing_beyond(
     attack: Attack, norm: str, seed: int

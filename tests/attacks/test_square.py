@@ -170,12 +170,12 @@ def test_windows_of_the_published_sizes() -> None:
 
 def test_windows_stand_everywhere_and_never_outside() -> None:
     image = ImageShape(1, 4, 6)
-    corner = torch.cartesian_prod(torch.linspace(0, 1 - 2**-24, 50), torch.linspace(0, 1 - 2**-24, 50))
-    places = image.positions((2, 3), corner)
-    top_left = places[:, 0, 0, 0].unique()
-    assert top_left.tolist() == [row * 6 + column for row in range(3) for column in range(4)]
-    assert (places[:, 0, 1, 2] - places[:, 0, 0, 0] == 8).all()
-    assert places.max() == 23
+    uniform = torch.cartesian_prod(torch.linspace(0, 1 - 2**-24, 50), torch.linspace(0, 1 - 2**-24, 50))
+    corner = image.corners((2, 3), uniform).unique()
+    assert corner.tolist() == [row * 6 + column for row in range(3) for column in range(4)]
+    offsets = image.offsets((2, 3), uniform.device)
+    assert offsets.tolist() == [0, 1, 2, 6, 7, 8]
+    assert (corner[:, None] + offsets).max() == 23
 
 
 def test_an_undone_change_in_l2_leaves_no_trace() -> None:
@@ -183,7 +183,8 @@ def test_an_undone_change_in_l2_leaves_no_trace() -> None:
     moves = L2Bumps(problem, ImageShape.of((1, 5, 5)))
     moves.start("start")
     before = [tensor.clone() for tensor in moves.state]
-    moves.change(0.3, problem.uniform("one", (moves.numbers(),)))
+    plan = moves.plan(0.3, problem.uniform("one", (1, moves.numbers())))
+    moves.change(*(one[:, 0] for one in plan))
     moves.settle(torch.zeros(SAMPLES, dtype=torch.bool))
     for now, then in zip(moves.state, before, strict=True):
         assert torch.equal(now, then)
@@ -199,7 +200,8 @@ def test_the_short_cut_in_l1_is_the_projection(seed: int, eps: float, share: flo
     moves = L1Bumps(problem, ImageShape.of((2, 8, 8)))
     moves.start("start")
     for turn in range(6):
-        x = moves.change(share, problem.uniform(str(turn), (moves.numbers(),)))
+        plan = moves.plan(share, problem.uniform(str(turn), (1, moves.numbers())))
+        x = moves.change(*(one[:, 0] for one in plan))
         exact = problem.project(clean + moves.state[0].view_as(clean))
         torch.testing.assert_close(x, exact, atol=2e-5 * eps, rtol=0)
         moves.settle(torch.rand(12, generator=generator) < 0.5)

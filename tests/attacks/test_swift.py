@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rbl_attacks.ensembles import SPECS
 from rbl_attacks.ensembles.swift import swift
+from rbl_attacks.ensembles.swift_climb import climb, gap_scaled_cross_entropy
 from rbl_attacks.ensembles.swift_gaps import Gaps
 from rbl_attacks.ensembles.swift_targets import rank_classes
 from rbl_reference.digits import Digits
@@ -114,6 +115,26 @@ def attacked(setting: ProblemSetting) -> AttackProblem:
 
 
 # ---------------------------------------------------------------- closed forms
+
+
+def test_a_wide_climb_looks_beyond_the_budget_and_claims_nothing_there() -> None:
+    model = Linear(3)
+    clean = setting_of(model, L1(1.0)).clean
+    eps = 0.5 * float(model.distances(clean, "l1").min())
+    farthest = 0.0
+
+    class Watched(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            nonlocal farthest
+            farthest = max(farthest, float((x.detach() - clean).abs().flatten(1).sum(1).max()))
+            return model(x)
+
+    problem = AttackProblem(setting_of(Watched(), L1(eps), batch_size=len(clean), bounds=Bounds(-9, 9)))
+    gaps = Gaps(len(clean), clean.device)
+    climb(problem, problem.clean.clone(), 20, gap_scaled_cross_entropy(Untargeted()), gaps, wide=True)
+    assert farthest > 2 * eps
+    assert not problem.claimed.any()
+    assert (gaps.left(problem.open_positions) > 0.4).all()
 
 
 @pytest.mark.parametrize("ball", NORMS)

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,20 @@ FENCE = re.compile(r"^```(?P<language>\w+)(?P<info>[^\n]*)\n(?P<body>.*?)^```$",
 TITLE = re.compile(r'title="([^"]+)"')
 EXIT_CODE = re.compile(r"# exit code (\d+)")
 
-ELSEWHERE = {"README.md": {"rbl run --attack pgd"}}
-"""Commands of a page that take long and are run, as they stand there, by another page and by the end-to-end tests."""
+FOR_THE_SHELL = re.compile(r"[<>|&;$*~`]")
+"""What makes a line more than words, quotes and a comment."""
+
+ForkedRbl = Callable[[Sequence[str], Path, Mapping[str, str]], "subprocess.CompletedProcess[str]"]
+
+ELSEWHERE = {
+    "README.md": {
+        "rbl run --attack pgd": "getting-started.md",
+        "rbl run --attack pgd --model \"onnx(path='net.onnx')\" "
+        "--model \"torch(path='my_model.py:make_model', weights='weights.safetensors')\" "
+        "--dataset \"npz(path='test.npz')\" --norm linf --eps 8/255": "your-own-model.md",
+    }
+}
+"""Commands of a page that take long, and the page that has them too and of which they are run."""
 
 MY_MODEL = """
 from torch import nn
@@ -150,13 +163,16 @@ def provide(page: Path, material: Path, folder: Path) -> None:
             (shutil.copytree if file.is_dir() else shutil.copy)(file, folder / file.name)
 
 
-def run(command: str | list[str], folder: Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+def environment(folder: Path) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+
+
+def run(command: str | list[str], folder: Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         cwd=folder,
-        env=environment,
+        env=environment(folder),
         shell=isinstance(command, str),
         input=stdin,
         capture_output=True,
@@ -173,8 +189,11 @@ def comparable(line: str) -> str:
     return " ".join(line.split())
 
 
-def shows(command: Command, folder: Path) -> None:
-    done = run(command.line, folder)
+def shows(command: Command, folder: Path, forked_rbl: ForkedRbl) -> None:
+    if FOR_THE_SHELL.search(command.line):
+        done = run(command.line, folder)
+    else:
+        done = forked_rbl(shlex.split(command.line, comments=True)[1:], folder, environment(folder))
     printed = done.stdout + done.stderr
     assert done.returncode == command.exit_code, f"$ {command.line}\n{printed}"
     assert "Traceback" not in printed, f"$ {command.line}\n{printed}"
@@ -184,7 +203,7 @@ def shows(command: Command, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_does_what_it_shows(page: Path, material: Path, tmp_path: Path) -> None:
+def test_a_page_does_what_it_shows(page: Path, material: Path, tmp_path: Path, forked_rbl: ForkedRbl) -> None:
     provide(page, material, tmp_path)
     for block in blocks(page):
         if block.title:
@@ -193,11 +212,18 @@ def test_a_page_does_what_it_shows(page: Path, material: Path, tmp_path: Path) -
             file.write_text(block.body)
         elif block.language == "console":
             for command in commands(block):
-                if command.line.startswith("rbl ") and command.line not in ELSEWHERE.get(page.name, ()):
-                    shows(command, tmp_path)
+                if command.line.startswith("rbl ") and command.line not in ELSEWHERE.get(page.name, {}):
+                    shows(command, tmp_path, forked_rbl)
         elif block.info == "runnable":
             done = run([sys.executable, "-"], tmp_path, block.body)
             assert done.returncode == 0, f"{block.body}\n{done.stderr}"
+
+
+def test_what_a_page_leaves_to_another_stands_in_both() -> None:
+    shown = {page.name: {command.line for block in blocks(page) for command in commands(block)} for page in PAGES}
+    for page, left in ELSEWHERE.items():
+        for line, other in left.items():
+            assert line in shown[page] & (shown[other] - ELSEWHERE.get(other, {}).keys())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

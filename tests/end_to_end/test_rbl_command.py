@@ -1,4 +1,8 @@
-"""The installed `rbl`, driven as a user drives it: one process a command, files in the current folder."""
+"""The installed `rbl`, driven as a user drives it: one process a command, files in the current folder.
+
+The main job, interrupted runs and what needs a terminal call the installed program; the rest a fork that has its
+libraries already.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +48,23 @@ class Done:
         return json.loads(self.out)
 
 
-def rbl(folder: Path, *arguments: str, expect: int = 0) -> Done:
-    done = subprocess.run([RBL, *arguments], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == expect, f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+Rbl = Callable[..., Done]
+
+
+@pytest.fixture
+def rbl(forked_rbl: Callable[..., subprocess.CompletedProcess[str]]) -> Rbl:
+    def run(folder: Path, *arguments: str, expect: int = 0) -> Done:
+        return checked(forked_rbl(arguments, folder, os.environ), expect)
+
+    return run
+
+
+def installed_rbl(folder: Path, *arguments: str) -> Done:
+    return checked(subprocess.run([RBL, *arguments], cwd=folder, capture_output=True, text=True), expect=0)
+
+
+def checked(done: subprocess.CompletedProcess[str], expect: int) -> Done:
+    assert done.returncode == expect, f"{done.args}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -76,11 +94,11 @@ class Finished:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
-    run = rbl(folder, "run", "--attack", "pgd", "--task", "classification", "--json")
+    run = installed_rbl(folder, "run", "--attack", "pgd", "--task", "classification", "--json")
     return Finished(folder, run, by_model(run.document))
 
 
-def test_with_nothing_else_named_the_bundled_models_of_all_tasks_are_evaluated(tmp_path: Path) -> None:
+def test_with_nothing_else_named_the_bundled_models_of_all_tasks_are_evaluated(tmp_path: Path, rbl: Rbl) -> None:
     cells = rbl(tmp_path, "run", "--attack", "pgd(steps=1)", "--samples", "10", "--json").document["cells"]
     assert {cell["status"] for cell in cells} == {"ok"}
     bundled = {(cell["dataset"], cell["model"]) for cell in cells}
@@ -105,7 +123,7 @@ def test_one_command_evaluates_the_bundled_models_and_prints_a_documented_docume
     assert progress[-1] == "2 of 2 cells evaluated, 0 were stored; results in rbl.db"
 
 
-def test_a_second_run_computes_nothing_says_so_and_prints_the_same_results(finished: Finished) -> None:
+def test_a_second_run_computes_nothing_says_so_and_prints_the_same_results(finished: Finished, rbl: Rbl) -> None:
     again = rbl(finished.folder, "run", "--attack", "pgd", "--task", "classification")
     assert again.err.splitlines()[-1] == (
         "all 2 cells are in rbl.db already: nothing was computed (--fresh evaluates them again)"
@@ -115,7 +133,7 @@ def test_a_second_run_computes_nothing_says_so_and_prints_the_same_results(finis
         assert re.search(rf"{model}\b.*{re.escape(robust)}", again.out), again.out
 
 
-def test_the_plan_knows_what_is_stored_and_evaluates_nothing(finished: Finished, tmp_path: Path) -> None:
+def test_the_plan_knows_what_is_stored_and_evaluates_nothing(finished: Finished, tmp_path: Path, rbl: Rbl) -> None:
     flags = ("plan", "--attack", "pgd", "--attack", "noise", "--model", "digits-cnn")
     planned = rbl(finished.folder, *flags, "--json").document["cells"]
     assert [(cell["attack"], cell["stored"]) for cell in planned] == [("pgd", True), ("noise", False)]
@@ -126,7 +144,7 @@ def test_the_plan_knows_what_is_stored_and_evaluates_nothing(finished: Finished,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_leaderboard_comes_in_every_format(finished: Finished) -> None:
+def test_the_leaderboard_comes_in_every_format(finished: Finished, rbl: Rbl) -> None:
     document = rbl(finished.folder, "leaderboard", "--json").document
     check_schema(document, "leaderboard")
     ranked = [(row["rank"], row["model"]) for row in document["tables"][0]["rows"]]
@@ -145,7 +163,7 @@ def test_the_leaderboard_comes_in_every_format(finished: Finished) -> None:
     }
 
 
-def test_show_takes_the_beginning_of_an_id_and_gives_every_sample(finished: Finished) -> None:
+def test_show_takes_the_beginning_of_an_id_and_gives_every_sample(finished: Finished, rbl: Rbl) -> None:
     cell = finished.cells["digits-cnn"]
     document = rbl(finished.folder, "show", cell["cell_id"][:10], "--json", "--samples").document
     check_schema(document, "cell")
@@ -163,7 +181,7 @@ def test_show_takes_the_beginning_of_an_id_and_gives_every_sample(finished: Fini
     assert cell["cell_id"] in page
 
 
-def test_the_report_is_one_page_that_needs_nothing_else(finished: Finished, tmp_path: Path) -> None:
+def test_the_report_is_one_page_that_needs_nothing_else(finished: Finished, tmp_path: Path, rbl: Rbl) -> None:
     rbl(finished.folder, "report", "-o", str(tmp_path / "report"))
     page = (tmp_path / "report" / "index.html").read_text()
     for model, cell in finished.cells.items():
@@ -217,7 +235,7 @@ def stopped_after_the_first_cell(folder: Path, how: signal.Signals) -> Done:
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_interrupted_run_keeps_its_finished_cells_and_the_same_command_does_the_rest(
-    tmp_path: Path, how: signal.Signals, code: int
+    tmp_path: Path, how: signal.Signals, code: int, rbl: Rbl
 ) -> None:
     stopped = stopped_after_the_first_cell(tmp_path, how)
     assert stopped.code == code
@@ -234,7 +252,9 @@ def test_an_interrupted_run_keeps_its_finished_cells_and_the_same_command_does_t
 
     resumed = rbl(tmp_path, *SLOW, *SEEDS, "--json")
     cells = resumed.document["cells"]
-    assert resumed.err.splitlines()[0].endswith(f": {4 - kept} cells to evaluate, {kept} stored already")
+    assert resumed.err.splitlines()[0].endswith(
+        f": {4 - kept} cell{'s' if kept < 3 else ''} to evaluate, {kept} stored already"
+    )
     assert resumed.err.splitlines()[-1] == f"{4 - kept} of 4 cells evaluated, {kept} were stored; results in rbl.db"
     assert [cell["seed"] for cell in cells] == [0, 1, 2, 3]
     unchanged = {cell["cell_id"]: cell for cell in stored}
@@ -258,16 +278,16 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("kind", "name"), KINDS.items())
-def test_every_kind_of_component_is_listed(tmp_path: Path, kind: str, name: str) -> None:
+def test_every_kind_of_component_is_listed(tmp_path: Path, kind: str, name: str, rbl: Rbl) -> None:
     rows = {row["name"]: row for row in rbl(tmp_path, "list", kind, "--json").document}
     assert set(rows[name]) >= {"name", "summary", "tasks", "threat_models", "plugin", "version", "missing"}
     assert rows[name]["missing"] is None
     assert list(rows) == sorted(rows)
 
 
-def test_listings_for_people_name_everything_and_a_description_gives_defaults(tmp_path: Path) -> None:
+def test_listings_for_people_name_everything_and_a_description_gives_defaults(tmp_path: Path, rbl: Rbl) -> None:
     listed = rbl(tmp_path, "list", "attacks").out
-    assert re.search(r"^ pgd +linf, l2, l1,? +\w+ +rbl-attacks", listed, re.MULTILINE)
+    assert re.search(r"^pgd +linf, l2, l1,? +\w+ +rbl-attacks", listed, re.MULTILINE)
     described = rbl(tmp_path, "describe", "attacks", "pgd").out
     assert re.search(r"^  restarts: default 1$", described, re.MULTILINE)
     assert "restarts: searches from different random starts" in described
@@ -280,7 +300,7 @@ def test_listings_for_people_name_everything_and_a_description_gives_defaults(tm
 # ---------------------------------------------------------------- plugins
 
 
-def test_a_new_plugin_works_at_once_and_its_results_stand_in_the_table(tmp_path: Path) -> None:
+def test_a_new_plugin_works_at_once_and_its_results_stand_in_the_table(tmp_path: Path, rbl: Rbl) -> None:
     rbl(tmp_path, "plugins", "new", "my-attack")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["my_attack.py", "test_my_attack.py"]
     checked = rbl(tmp_path, "plugins", "check", "my_attack.py")
@@ -325,7 +345,9 @@ def rbl_datasets():
 """
 
 
-def test_what_a_plugin_prints_never_mixes_with_results_and_its_crash_costs_its_own_cell(tmp_path: Path) -> None:
+def test_what_a_plugin_prints_never_mixes_with_results_and_its_crash_costs_its_own_cell(
+    tmp_path: Path, rbl: Rbl
+) -> None:
     (tmp_path / "loud.py").write_text(LOUD)
     plugin = ("--plugin", "loud.py")
     flags = (*plugin, "--model", "digits-cnn", "--dataset", "loud-digits", "--attack", "step", "--samples", "30")
@@ -366,7 +388,7 @@ def rbl_commands():
 
 
 def test_a_command_of_an_installed_plugin_works_and_a_broken_one_costs_itself_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rbl: Rbl
 ) -> None:
     (tmp_path / "stranger.py").write_text(STRANGER)
     (tmp_path / "stranger-1.0.dist-info").mkdir()
@@ -387,7 +409,7 @@ def test_a_command_of_an_installed_plugin_works_and_a_broken_one_costs_itself_on
 # ---------------------------------------------------------------- a user's own model and data, from a file
 
 
-def test_an_experiment_file_says_the_same_as_flags(tmp_path: Path) -> None:
+def test_an_experiment_file_says_the_same_as_flags(tmp_path: Path, rbl: Rbl) -> None:
     generator = np.random.default_rng(0)
     labels = np.arange(40) % 2
     images = (labels[:, None, None] * 120 + generator.integers(0, 100, (40, 6, 6))).astype(np.uint8)
@@ -459,7 +481,8 @@ TINY = (*OWN_DATA, "npz(path='tiny.npz')")
 REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "unknown flag": (("run", "--attak", "pgd"), USAGE, "No such option: --attak"),
     "unknown command": (("runn",), USAGE, "No such command 'runn'"),
-    "unknown kind": (("list", "attack"), USAGE, "'attacks'"),
+    "unknown kind": (("list", "attack"), USAGE, "Invalid value for 'kind': 'attack' is not one of 'models'"),
+    "no number": (("run", "--samples", "many"), USAGE, "Invalid value for '--samples': must be a valid integer\n"),
     "unknown attack": ((*TINY, "--attack", "pdg"), USAGE, "there is no attack 'pdg'. Did you mean 'pgd'?"),
     "wrong type": (("run", "--attack", "pgd(steps=many)"), USAGE, "'many' is no value: write a number"),
     "too few steps": ((*TINY, "--attack", "pgd(steps=0)"), USAGE, "steps must be greater than or equal to 1, not 0"),
@@ -482,7 +505,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_done_is_one_line_and_an_exit_code(bad_files: Path, what: str) -> None:
+def test_what_cannot_be_done_is_one_line_and_an_exit_code(bad_files: Path, what: str, rbl: Rbl) -> None:
     arguments, code, said = REFUSED[what]
     before = sorted(bad_files.iterdir())
     done = rbl(bad_files, *arguments, expect=code)
@@ -493,7 +516,7 @@ def test_what_cannot_be_done_is_one_line_and_an_exit_code(bad_files: Path, what:
     assert sorted(bad_files.iterdir()) == before
 
 
-def test_an_ambiguous_or_unknown_beginning_of_an_id_is_refused(finished: Finished) -> None:
+def test_an_ambiguous_or_unknown_beginning_of_an_id_is_refused(finished: Finished, rbl: Rbl) -> None:
     ids = sorted(cell["cell_id"] for cell in finished.cells.values())
     ambiguous = rbl(finished.folder, "show", "", expect=USAGE)
     assert ambiguous.err == f"rbl: 2 cells begin with '': write more of the id. There is: {', '.join(ids)}\n"
@@ -502,7 +525,7 @@ def test_an_ambiguous_or_unknown_beginning_of_an_id_is_refused(finished: Finishe
     assert unknown.err.count("\n") == 1
 
 
-def test_a_group_without_a_command_shows_what_it_has(tmp_path: Path) -> None:
+def test_a_group_without_a_command_shows_what_it_has(tmp_path: Path, rbl: Rbl) -> None:
     done = rbl(tmp_path, "plugins", expect=USAGE)
     assert all(command in done.out for command in ("list", "check", "new"))
     assert done.err == ""

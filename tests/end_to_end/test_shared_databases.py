@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sysconfig
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from sqlalchemy import make_url
 
 from robustbench_lab.result_store import open_store
@@ -21,15 +24,21 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([RBL, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def rbl(folder: Path, *arguments: str, expect: int = 0) -> tuple[str, str]:
-    with start(folder, *arguments) as process:
-        out, err = process.communicate()
-    assert process.returncode == expect, f"{arguments}: exit code {process.returncode}\n{out}\n{err}"
-    assert "Traceback" not in err
-    return out, err
+Rbl = Callable[..., tuple[str, str]]
 
 
-def test_two_runs_of_the_same_cells_at_the_same_time_both_finish(database: str, in_tmp_path: Path) -> None:
+@pytest.fixture
+def rbl(forked_rbl: Callable[..., subprocess.CompletedProcess[str]]) -> Rbl:
+    def run(folder: Path, *arguments: str, expect: int = 0) -> tuple[str, str]:
+        done = forked_rbl(arguments, folder, os.environ)
+        assert done.returncode == expect, f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout, done.stderr
+
+    return run
+
+
+def test_two_runs_of_the_same_cells_at_the_same_time_both_finish(database: str, in_tmp_path: Path, rbl: Rbl) -> None:
     attacks = ("--attack", "fgsm", "--attack", "noise", "--task", "classification", "--samples", "30")
     attacks += ("--seed", "0", "--seed", "1", "--seed", "2")
     runs = [start(in_tmp_path, "run", *attacks, "--quiet", "--json", "--db", database) for _ in range(2)]
@@ -48,7 +57,7 @@ def test_two_runs_of_the_same_cells_at_the_same_time_both_finish(database: str, 
     assert (out, "is sound" in err) == ("", True)
 
 
-def test_a_server_s_password_is_seen_nowhere(postgres_database: str, in_tmp_path: Path) -> None:
+def test_a_server_s_password_is_seen_nowhere(postgres_database: str, in_tmp_path: Path, rbl: Rbl) -> None:
     url = make_url(postgres_database).set(password="s3cret").render_as_string(hide_password=False)  # noqa: S106
     assert "s3cret" in url
     said = [
@@ -65,7 +74,7 @@ def test_a_server_s_password_is_seen_nowhere(postgres_database: str, in_tmp_path
     assert not any("s3cret" in text for text in said)
 
 
-def test_databases_are_merged_and_checked_from_the_command_line(in_tmp_path: Path) -> None:
+def test_databases_are_merged_and_checked_from_the_command_line(in_tmp_path: Path, rbl: Rbl) -> None:
     small = ("--model", "digits-cnn", "--samples", "20", "--quiet")
     rbl(in_tmp_path, "run", "--attack", "fgsm", *small)
     rbl(in_tmp_path, "run", "--attack", "noise", *small, "--db", "other.db")

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def rbl(folder: Path, *arguments: str, expect: int = OK) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([RBL, *arguments], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == expect, f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
+Rbl = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def rbl(forked_rbl: Rbl) -> Rbl:
+    def run(folder: Path, *arguments: str, expect: int = OK) -> subprocess.CompletedProcess[str]:
+        done = forked_rbl(arguments, folder, os.environ)
+        assert done.returncode == expect, f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
 
 
 @contextmanager
@@ -114,7 +121,7 @@ def wait_until_it_evaluates(folder: Path) -> RunNotice:
 
 
 def test_a_run_is_watched_and_partly_cancelled_from_elsewhere_and_cancelled_cells_can_be_had_later(
-    folder: Path,
+    folder: Path, rbl: Rbl
 ) -> None:
     (folder / "wait").touch()
     with running(folder, "run", *WAITING, "--json") as run:
@@ -163,7 +170,7 @@ def not_begun(folder: Path, run: RunNotice) -> str:
     return next(cell.cell_id for cell in plan.cells if cell.cell_id not in running)
 
 
-def test_a_run_that_is_stopped_from_elsewhere_ends_as_if_interrupted_and_goes_on_later(folder: Path) -> None:
+def test_a_run_that_is_stopped_from_elsewhere_ends_as_if_interrupted_and_goes_on_later(folder: Path, rbl: Rbl) -> None:
     (folder / "wait").touch()
     with running(folder, "run", *WAITING) as run:
         run_id = wait_until_it_evaluates(folder).run_id
@@ -176,7 +183,7 @@ def test_a_run_that_is_stopped_from_elsewhere_ends_as_if_interrupted_and_goes_on
     assert "2 of 3 cells evaluated, 1 were stored" in rbl(folder, "run", *WAITING).stderr
 
 
-def test_a_run_that_was_killed_is_dead_once_it_has_been_silent_for_a_while(folder: Path) -> None:
+def test_a_run_that_was_killed_is_dead_once_it_has_been_silent_for_a_while(folder: Path, rbl: Rbl) -> None:
     (folder / "wait").touch()
     with running(folder, "run", *WAITING) as run:
         run_id = wait_until_it_evaluates(folder).run_id
@@ -190,7 +197,7 @@ def test_a_run_that_was_killed_is_dead_once_it_has_been_silent_for_a_while(folde
     assert "there is nothing to cancel" in rbl(folder, "cancel", run_id, expect=USAGE).stderr
 
 
-def test_what_failed_is_evaluated_again_with_the_settings_of_its_run(folder: Path) -> None:
+def test_what_failed_is_evaluated_again_with_the_settings_of_its_run(folder: Path, rbl: Rbl) -> None:
     flags = (*COMMON, "--attack", "breaks", "--attack", "noise", "--eps", "0.1", "--no-log")
     (folder / "broken").touch()
     cells = json.loads(rbl(folder, "run", *flags, "--json", "--quiet", expect=SOME_FAILED).stdout)["cells"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def test_a_module_and_tensors_give_outcomes_metrics_and_a_leaderboard(trained: N
     assert (pgd.cell.norm, pgd.cell.eps, pgd.cell.samples.sample_ids[:2]) == ("linf", EPS, ("0", "1"))
     (table,) = result.leaderboard.tables
     assert [row.model for row in table.rows] == ["in-memory"]
+    assert re.search(r"^ 1  in-memory.*pgd\(steps=10\)", repr(result), re.MULTILINE)
 
 
 def test_a_data_frame_has_a_row_for_each_attack_and_the_columns_of_the_json_document(trained: Net) -> None:

@@ -35,11 +35,11 @@ def test_every_table_is_what_its_rule_and_results_make() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_metric_follows_from_its_per_sample_outcomes(name: str) -> None:
-    records = stored(name)
+    records, catalog = stored(name), open_catalog()
     assert records
     for record in records:
         assert record.outcomes is not None
-        named = task_metrics(open_catalog(), {record.cell.task})[record.cell.task]
+        named = task_metrics(catalog, {record.cell.task})[record.cell.task]
         again = {metric.name: astuple(metric.function(record.outcomes)) for metric in named}
         assert record.metrics.keys() == again.keys()
         for metric, stored_one in record.metrics.items():

@@ -200,6 +200,14 @@ def test_inline_refuses_a_time_limit_in_one_line_before_anything_is_stored(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("executor", ["local(silence=-3)", "local(silence=1)", "ray(silence=0)"])
+def test_a_silence_after_which_every_worker_would_count_as_hung_is_refused(executor: str) -> None:
+    if executor.startswith("ray"):
+        pytest.importorskip("ray")
+    with pytest.raises(UsageError, match="silence must be a number of seconds from 2 on"):
+        choose_executor(ExperimentSpec.from_flags(models=["half-space"], executor=executor), (), CATALOG)
+
+
 # ---------------------------------------------------------------- ends
 
 SCRIPT = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import resource
 import runpy
@@ -172,6 +174,22 @@ def test_an_artifacts_folder_that_cannot_be_written_stores_nothing(tmp_path: Pat
         assert store.cells() == []
 
 
+def test_a_disk_that_is_full_while_a_file_is_written_is_named_with_the_file_and_nothing_is_left_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # writing, unlike opening, does not say to what
+
+    with open_store(tmp_path / "rbl.db") as store:
+        run_id = store.begin_run(["rbl"], {}, {})
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match=r"cannot write .*rbl-artifacts.*\.safetensors: No space left on device"):
+            store.save_cell(examples.ok_record(), run_id, artifacts=[b"x"])
+        monkeypatch.undo()
+        assert store.cells() == []
+    assert [file for file in (tmp_path / "rbl-artifacts").rglob("*") if file.is_file()] == []
+
+
 # ---------------------------------------------------------------- several processes
 
 
@@ -314,11 +332,38 @@ def test_a_read_only_database_can_be_read_and_refuses_to_be_written(tmp_path: Pa
             store.begin_run(["rbl"], {}, {})
 
 
+def test_what_lies_in_a_folder_that_takes_no_files_can_be_read_and_refuses_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "50% of what?.db"
+    with open_store(database) as store:
+        store.save_cell(examples.ok_record(), store.begin_run(["rbl"], {}, {}))
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)  # no folder refuses root, who may run this
+    with open_store(database, create=False) as store:
+        assert len(store.cells()) == 1
+        assert store.name == str(database)
+        assert [file.name for file in tmp_path.glob("*.db*")] == [database.name]
+        with pytest.raises(StoreError, match="read-only"):
+            store.begin_run(["rbl"], {}, {})
+
+
+def test_a_database_that_somebody_writes_is_not_taken_for_one_that_does_not_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "rbl.db"
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+    with open_store(database) as writer, open_store(database, create=False) as reader:
+        writer.save_cell(examples.ok_record(), writer.begin_run(["rbl"], {}, {}))
+        assert len(reader.cells()) == 1
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("oracel://user@host/name", "there is no database dialect 'oracel'"),
         ("://nothing", "the database URL cannot be read"),
+        ("postgresql+psycopg://user@host:port/name", "the database URL cannot be read"),
+        ("", "the database has no name"),
         ("postgresql+no_such_driver://user@host/name", "there is no database dialect"),
     ],
 )
@@ -343,7 +388,7 @@ def test_a_password_is_never_shown(url: str, monkeypatch: pytest.MonkeyPatch) ->
     assert "***" in said
     assert "\n" not in said
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(MissingLibraryError, match="needs the Python driver 'psycopg'") as missing:
+    with pytest.raises(MissingLibraryError, match="needs the Python module 'psycopg'") as missing:
         open_store(url)
     assert "secret" not in str(missing.value)
 

@@ -163,6 +163,11 @@ def test_an_empty_leaderboard_can_be_rendered_in_every_format():
     assert "tabular" not in latex.render(empty)
 
 
+def test_the_version_of_a_single_file_is_shown_by_its_beginning():
+    assert formatting.version_text("0a" * 32) == "0a0a0a0a"
+    assert formatting.version_text("1+timm-1.0.22") == "1+timm-1.0.22"
+
+
 def test_latex_has_one_table_a_group_and_every_environment_is_closed(board):
     text = latex.render(board)
     begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
@@ -270,7 +275,8 @@ def test_rows_of_which_the_same_is_said_share_a_note():
     findings = {"a": (rises,), "b": (zero,), "c": (rises,), "d": (rises, zero), "e": ()}
     records = [example_result([True, False], model=name, findings=found) for name, found in findings.items()]
     (made,) = example_leaderboard(records).tables
-    assert sorted(sorted(row.model for row in note.rows) for note in formatting.notes(made)) == [["a", "c"], ["b"], ["d"]]
+    sharing = [sorted(row.model for row in note.rows) for note in formatting.notes(made)]
+    assert sorted(sharing) == [["a", "c"], ["b"], ["d"]]
     text = table.render(example_leaderboard(records))
     assert text.count("loss-still-rises") == 2
 

@@ -36,7 +36,7 @@ SPECS = [
         factory="rbl_attacks.ensembles.swift:swift",
         summary="a reliable number for a small part of AutoAttack's passes: a race for the samples near the boundary",
         threat_models=NORM_BALLS,
-        version="1",
+        version="2",
         estimate_passes=_swift_passes,
         compares_samples=True,
     ),

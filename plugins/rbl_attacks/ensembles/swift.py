@@ -11,7 +11,8 @@ steps. And nearly all samples are broken soon, or are so far from it that furthe
  4. lets the samples race. It knows for each the share of the clean margin that no search has closed yet, and how much
     the last two rounds closed in one go (swift_gaps.py). A sample stays in while one search in a hundred closed as much
     as it still needs, and the nearest stay in any case: as many as a round's passes allow. They get longer and longer
-    climbs from new corners, in turn along the loss of 1 and towards the first three classes;
+    climbs from new corners, in turn along the loss of 1 and towards the first three classes. In l1 the climbs of 3 and
+    half of these are wide (swift_steps.py): each kind breaks samples that the other does not;
  5. looks for hidden gradients: Square Attack with few queries on one sample in eight. If it breaks what the gradients
     did not, the result says so, and every sample is searched this way (swift_sentinel.py).
 
@@ -56,8 +57,8 @@ def swift(problem: AttackProblem, *, effort: Annotated[int, Field(ge=1)] = 1) ->
     search.round(steps=10, aim=None)
     search.rank_classes()
     search.round(steps=10, aim=0)
-    search.round(steps=20, aim=None, start="far/first")
-    search.round(steps=20, aim=0, start="far/second")
+    search.round(steps=20, aim=None, start="far/first", wide=True)
+    search.round(steps=20, aim=0, start="far/second", wide=True)
     search.race(RACE_ROUNDS * effort)
     if not problem.finished:
         check_without_gradients(problem, search.gaps.left(problem.open_positions))
@@ -77,7 +78,9 @@ class _Search:
         if isinstance(self.problem.objective, Untargeted) and not self.problem.finished:
             self.ranked = rank_classes(self.problem)
 
-    def round(self, steps: int, aim: int | None, start: str | None = None, only: Tensor | None = None) -> int:
+    def round(
+        self, steps: int, aim: int | None, start: str | None = None, only: Tensor | None = None, *, wide: bool = False
+    ) -> int:
         """One climb for all open samples, or `only` some (int64 `[B]`). Returns how many it broke.
 
         start: the name of a random draw; None: the clean input.
@@ -89,10 +92,10 @@ class _Search:
         self.gaps.begin_round()
         x = part.clean.clone() if start is None else far_start(part, start)
         if aim is None or self.ranked is None:
-            climb(part, x, steps, self.loss, self.gaps)
+            climb(part, x, steps, self.loss, self.gaps, wide=wide)
         else:
             target = self.ranked[rows][:, aim % self.ranked.shape[1]]
-            climb(part, x, steps, lead_of_target, self.gaps, (target,))
+            climb(part, x, steps, lead_of_target, self.gaps, (target,), wide=wide)
         self.gaps.end_round(rows)
         self.problem.drop_done()
         return before - self.problem.open_samples
@@ -105,7 +108,8 @@ class _Search:
                 return
             steps = min(LONGEST, 20 * (1 + number // 2))
             racing = self.gaps.racing(self.problem.open_positions, PASSES_A_ROUND / steps)
-            broken = self.round(steps, AIMS[number % len(AIMS)], f"far/{number}", racing)
+            aim, wide = AIMS[number % len(AIMS)], number // 2 % 2 == 0
+            broken = self.round(steps, aim, f"far/{number}", racing, wide=wide)
         if broken:
             text = "the last round of the race still broke samples: raise `effort`"
             self.problem.note(Finding("still-breaking", Severity.SUSPECT, text, float(broken)))

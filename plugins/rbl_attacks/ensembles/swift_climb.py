@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from rbl_attacks.ensembles.swift_gaps import Gaps
-from rbl_attacks.ensembles.swift_steps import direction, step_size
+from rbl_attacks.ensembles.swift_steps import direction, radius, step_size
+from rbl_attacks.fixed_budget.apgd_steps import project_l1
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Objective
 
@@ -38,22 +39,36 @@ def lead_of_target(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
     return (logits.gather(1, target[:, None]) - logits.gather(1, label[:, None])).squeeze(1)
 
 
-def climb(problem: AttackProblem, x: Tensor, steps: int, loss: Loss, gaps: Gaps, given: Sequence[Tensor] = ()) -> None:
+def climb(
+    problem: AttackProblem,
+    x: Tensor,
+    steps: int,
+    loss: Loss,
+    gaps: Gaps,
+    given: Sequence[Tensor] = (),
+    *,
+    wide: bool = False,
+) -> None:
     """Ascend from `x` in steps that become smaller and smaller.
 
     Broken samples drop out of `problem`; the margins reached go to `gaps`. steps + 1 forward and `steps` backward
-    passes a sample. given: what `loss` needs beside logits and goal, `[A]`.
+    passes a sample. given: what `loss` needs beside logits and goal, `[A]`. wide: in l1 begin in a larger ball, whose
+    points are no candidates.
     """
     problem.new_search(ascends=False)  # the gaps, and not the loss of one search, tell whether more is to be had
+    reach = 1.0
     for step in range(steps):
-        probe = problem.probe(x, loss, given=given)
-        gaps.saw(problem, probe.prediction)
+        probe = problem.probe(x, loss, given=given, candidate=reach == 1)
+        if reach == 1:
+            gaps.saw(problem, probe.prediction)
         x, gradient, *given = problem.drop_done(x, probe.gradient, *given)
         if problem.finished:
             return
         progress = step / max(1, steps - 1)
         size = problem.eps * step_size(problem.norm, progress, steps)
-        x = problem.project(x.add(direction(problem, gradient, x, progress), alpha=size))
+        x = x.add(direction(problem, gradient, x, progress), alpha=size)
+        reach = radius(problem.norm, progress) if wide else 1.0
+        x = problem.project(x) if reach == 1 else project_l1(problem, x, reach * problem.eps)
     problem.submit(x)
     problem.drop_done()
 

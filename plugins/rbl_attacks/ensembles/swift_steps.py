@@ -12,11 +12,22 @@ from robustbench_lab.attack_problem import AttackProblem
 FIRST_STEP = {"linf": 2.0, "l2": 8.0, "l1": 4.0}
 """In units of the budget. In linf it takes any point of the ball to the opposite side. A ball has no corners to stop
 at: there a step far beyond it goes, after the projection, to where the gradient points, whatever the start."""
+WIDEST, WIDE_SHARE = 3.0, 0.6
+"""A wide climb begins in an l1 ball of this many budgets; after this share of its steps it is in the ball itself."""
 
 
 def step_size(norm: str | None, progress: float, steps: int) -> float:
     """In units of the budget: falls geometrically from the first step to `1 / steps` of it. progress: 0 to 1."""
     return FIRST_STEP[norm or "linf"] * math.exp(-progress * math.log(steps))
+
+
+def radius(norm: str | None, progress: float) -> float:
+    """Of the ball that a wide climb moves in, in units of the budget; 1 but in l1. progress: 0 to 1.
+
+    The l1 ball touches the box in few places, and a climb that is held to it from the start chooses its few coordinates
+    too early. Croce & Hein, "Mind the box", ICML 2021, section 3.3, use radii of 3, 2 and 1; here it falls evenly.
+    """
+    return max(1.0, WIDEST - (WIDEST - 1) * progress / WIDE_SHARE) if norm == "l1" else 1.0
 
 
 def direction(problem: AttackProblem, gradient: Tensor, x: Tensor, progress: float) -> Tensor:

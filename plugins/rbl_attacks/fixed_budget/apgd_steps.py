@@ -59,7 +59,7 @@ class Steps(Protocol):
     """A norm's rule."""
 
     def move(self, problem: AttackProblem, at: Iterate) -> Tensor:
-        """The next point, as a new tensor; may overwrite `at.gradient`."""
+        """The next point, as a new tensor; may overwrite `at.gradient` and `at.previous`."""
         ...
 
     def adapt(self, problem: AttackProblem, at: Iterate, step: int) -> Tensor | None:
@@ -107,7 +107,8 @@ class MomentumSteps:
         x = problem.project(torch.addcmul(at.x, _per_sample(self.size, direction), direction))
         if at.previous is None:
             return x
-        return problem.project(torch.lerp(at.x, x, 0.75).add_(at.x, alpha=0.25).sub_(at.previous, alpha=0.25))
+        # 0.75 of the way to x and 0.25 of the last move: from x, a quarter of the way to 2 at.x - at.previous.
+        return problem.project(x.lerp_(torch.lerp(at.previous, at.x, 2, out=at.previous), 0.25))
 
     def adapt(self, problem: AttackProblem, at: Iterate, step: int) -> Tensor | None:  # noqa: ARG002
         """Halve where too few steps raised the loss, or where nothing was gained since the last checkpoint."""

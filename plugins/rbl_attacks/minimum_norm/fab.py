@@ -142,12 +142,13 @@ def _step(problem: AttackProblem, x: Tensor, lead: Tensor, gradient: Tensor, pac
 def _step_part(
     norm: str, bounds: Bounds, clean: Tensor, x: Tensor, lead: Tensor, weight: Tensor, pace: _Pace
 ) -> Tensor:
+    lead_at_clean = lead + (clean - x).mul_(weight).sum(1)
     plane = HYPERPLANES[norm](weight, bounds)
-    lead_at_clean = lead + torch.linalg.vecdot(weight, clean - x)
-    from_x, from_clean = plane.step_from(x, lead), plane.step_from(clean, lead_at_clean)
-    way, clean_way = (_length(step, norm).clamp_min_(1e-8) for step in (from_x, from_clean))
+    (size, against), (clean_size, clean_against) = plane.step_from(x, lead), plane.step_from(clean, lead_at_clean)
+    way, clean_way = (_length(one, norm).clamp_min_(1e-8) for one in (size, clean_size))
     alpha = (way / (way + clean_way)).clamp_max_(pace.alpha_max)
-    end, clean_end = from_x.mul_(pace.eta).add_(x), from_clean.mul_(pace.eta).add_(clean)
+    end = torch.addcmul(x, size, against, value=-pace.eta, out=size)
+    clean_end = torch.addcmul(clean, clean_size, clean_against, value=-pace.eta, out=clean_size)
     torch.lerp(end, clean_end, alpha[:, None], out=x).clamp_(bounds.low, bounds.high)
     return _length(x - clean, norm)
 

@@ -42,22 +42,24 @@ class ImageShape:
         width = self.width if side > self.width else min(self.width, max(side, round(side**2 / self.height)))
         return height, width
 
-    def positions(self, window: tuple[int, int], corner: Tensor) -> Tensor:
-        """Where the window's elements stand in the flattened inputs, int64 `[A, C, window height, window width]`.
+    def corners(self, window: tuple[int, int], uniform: Tensor) -> Tensor:
+        """Where windows begin in the flattened inputs, int64 `[...]`.
 
-        corner: two uniform numbers in [0, 1) for each sample, `[A, 2]`: every place in the image is equally likely.
+        uniform: two numbers in [0, 1) for each, `[..., 2]`: every place in the image is equally likely.
         """
-        offsets = _offsets(self, window, corner.device)
-        places = corner.new_tensor([self.height - window[0] + 1, self.width - window[1] + 1])
-        top, left = (corner * places).long().unbind(1)
-        return offsets + (top * self.width + left).view(-1, 1, 1, 1)
+        places = uniform.new_tensor([self.height - window[0] + 1, self.width - window[1] + 1])
+        top, left = (uniform * places).long().unbind(-1)
+        return top * self.width + left
+
+    def offsets(self, window: tuple[int, int], device: torch.device) -> Tensor:
+        """How far behind its corner the window's elements stand, channel by channel, int64 `[C * height * width]`."""
+        return _offsets(self, window, device)
 
 
 @lru_cache(maxsize=64)
 def _offsets(image: ImageShape, window: tuple[int, int], device: torch.device) -> Tensor:
-    """Positions of the window in the upper left corner, int64 `[C, window height, window width]`."""
     channel, row, column = (torch.arange(size, device=device) for size in (image.channels, *window))
-    return (channel[:, None, None] * image.height + row[:, None]) * image.width + column
+    return ((channel[:, None, None] * image.height + row[:, None]) * image.width + column).flatten()
 
 
 def signs(uniform: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Protocol
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -39,8 +40,15 @@ class Moves(Protocol):
         """The first inputs to query, `[A, ...]`."""
         ...
 
-    def change(self, share: float, numbers: Tensor) -> Tensor:
-        """The inputs to query next: about this share of the pixels changed. numbers: `[A, n]`."""
+    def plan(self, share: float, numbers: Tensor) -> tuple[Tensor, ...]:
+        """What the next Q changes need of the random numbers `[A, Q, n]`, each tensor `[A, Q, ...]`.
+
+        share: of the pixels, about, that each is to change.
+        """
+        ...
+
+    def change(self, *planned: Tensor) -> Tensor:
+        """The inputs to query next, changed as planned: of each tensor of the plan the next `[A, ...]`."""
         ...
 
     def settle(self, better: Tensor) -> None:
@@ -86,11 +94,15 @@ def _search(problem: AttackProblem, queries: int, p_init: float, draw: str, loss
         turn = query % QUERIES_AT_ONCE
         if turn == 0:
             numbers = problem.uniform(f"{draw}/{query}", (QUERIES_AT_ONCE, moves.numbers()))
-        reached = _known(problem.loss(moves.change(_share(p_init, query), numbers[:, turn]), loss))
+        if turn == 0 or query - 1 in HALVINGS:
+            plan, first = moves.plan(_share(p_init, query), numbers[:, turn:]), turn
+        reached = _known(problem.loss(moves.change(*(one[:, turn - first] for one in plan)), loss))
         better = reached > best
-        best[better] = reached[better]
+        best = torch.maximum(best, reached)
         moves.settle(better)
-        best, numbers, *moves.state = problem.drop_done(best, numbers, *moves.state)
+        count = len(plan)
+        best, numbers, *held = problem.drop_done(best, numbers, *plan, *moves.state)
+        plan, moves.state = tuple(held[:count]), tuple(held[count:])
     if not problem.finished:
         problem.submit(moves.best())
         problem.drop_done()

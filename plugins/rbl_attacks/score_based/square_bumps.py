@@ -73,13 +73,19 @@ class Bumps(ABC):
         self.state = (change, self.power(change))
         return self._shaped(self._x)
 
-    def change(self, share: float, numbers: Tensor) -> Tensor:
+    def plan(self, share: float, numbers: Tensor) -> tuple[Tensor, ...]:
+        """Corners of two windows, `[A, Q, 1]`; which bump, `[A, Q]`; and the sign of each channel, `[A, Q, C, 1]`."""
+        size = self._image.window(share, least=3, odd=True)
+        self._offsets = self._image.offsets(size, numbers.device)
+        self._bumps = bump_shapes(size, self.order, numbers.device).flatten(1)
+        to, other = (self._image.corners(size, corner) for corner in (numbers[:, :, :2], numbers[:, :, 2:4]))
+        return to[:, :, None], other[:, :, None], _either(numbers[:, :, 4]), signs(numbers[:, :, 5:, None])
+
+    def change(self, *planned: Tensor) -> Tensor:
         """A bump in one window of each sample, at the cost of that window and another."""
         delta, power = self.state[:2]
-        size = self._image.window(share, least=3, odd=True)
-        self._to, self._from = (
-            self._image.positions(size, corner).flatten(1) for corner in (numbers[:, :2], numbers[:, 2:4])
-        )
+        to, other, which, sign = planned
+        self._to, self._from = self._offsets + to, self._offsets + other
         self._old = delta.gather(1, self._to)
         delta.scatter_(1, self._to, 0)
         self._lost = delta.gather(1, self._from)
@@ -87,10 +93,9 @@ class Bumps(ABC):
         by_channel = (len(delta), self._image.channels, -1)
         old, lost = self._old.view(by_channel), self._lost.view(by_channel)
         held = self.power(old) + self.power(lost)
-        bump = bump_shapes(size, self.order, delta.device)[_either(numbers[:, 4])].flatten(1)
-        form = self._unit(bump[:, None] * signs(numbers[:, 5:, None]) + self._unit(old))
+        form = self._unit((self._bumps.index_select(0, which)[:, None] * sign).add_(self._unit(old)))
         unused = (self._problem.eps**self.order - power).clamp_(min=0)
-        new = form * self.granted(held, unused[:, None]).pow(1 / self.order)[:, :, None]
+        new = form.mul_(self.granted(held, unused[:, None]).pow_(1 / self.order)[:, :, None])
         delta.scatter_(1, self._to, new.flatten(1))
         self._x = self.moved(new, power - held.sum(1) + self.power(new).sum(1))
         return self._shaped(self._x)
@@ -100,8 +105,10 @@ class Bumps(ABC):
         delta, power = self.state[:2]
         delta.scatter_(1, self._from, self._lost).scatter_(1, self._to, self._old)
         kept = better.nonzero().squeeze(1)
-        change = self._x[kept] - self._problem.clean.flatten(1)[kept]
-        delta[kept], power[kept] = change, self.power(change)
+        if len(kept):
+            change = self._x.index_select(0, kept) - self._problem.clean.flatten(1).index_select(0, kept)
+            delta.index_copy_(0, kept, change)
+            power.index_copy_(0, kept, self.power(change))
 
     def best(self) -> Tensor:
         """The inputs kept so far."""

@@ -27,19 +27,27 @@ class Corners:
         image, clean = self._image, self._problem.clean
         sign = signs(self._problem.uniform(draw, (image.channels, 1, image.width)))
         stripes = sign.expand(-1, -1, image.height, -1).reshape(clean.shape)
-        x = self._at_corner(clean, stripes)
+        x = clean.add(stripes, alpha=self._problem.eps)
+        x.clamp_(self._problem.bounds.low, self._problem.bounds.high)
         self.state = (x.flatten(1),)
         return x
 
-    def change(self, share: float, numbers: Tensor) -> Tensor:
+    def plan(self, share: float, numbers: Tensor) -> tuple[Tensor, ...]:
+        """Corners of windows, `[A, Q]`, and by how much each channel is moved there, `[A, Q, C]`."""
+        window = self._image.window(share)
+        self._offsets = self._image.offsets(window, numbers.device)
+        return self._image.corners(window, numbers[:, :, :2]), signs(numbers[:, :, 2:]).mul_(self._problem.eps)
+
+    def change(self, *planned: Tensor) -> Tensor:
         """A window of each sample, moved by its signs."""
-        (x,) = self.state
-        place = self._image.positions(self._image.window(share), numbers[:, :2])
-        sign = signs(numbers[:, 2:, None, None]).expand(place.shape).flatten(1)
-        self._place = place.flatten(1)
+        (x,), (corner, moved) = self.state, planned
+        bounds = self._problem.bounds
+        self._place = self._offsets + corner[:, None]
         self._before = x.gather(1, self._place)
-        self._after = self._at_corner(self._problem.clean.flatten(1).gather(1, self._place), sign)
-        return x.scatter_(1, self._place, self._after).view_as(self._problem.clean)
+        after = self._problem.clean.flatten(1).gather(1, self._place)
+        after.view(*moved.shape, -1).add_(moved[:, :, None]).clamp_(bounds.low, bounds.high)
+        self._after = after
+        return x.scatter_(1, self._place, after).view_as(self._problem.clean)
 
     def settle(self, better: Tensor) -> None:
         """Write back what was there before the changes that are not better."""
@@ -48,7 +56,3 @@ class Corners:
     def best(self) -> Tensor:
         """The inputs kept so far."""
         return self.state[0].view_as(self._problem.clean)
-
-    def _at_corner(self, clean: Tensor, sign: Tensor) -> Tensor:
-        bounds = self._problem.bounds
-        return clean.add(sign, alpha=self._problem.eps).clamp_(bounds.low, bounds.high)
