@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.metadata import distributions
 from importlib.util import find_spec, module_from_spec
 from typing import Any, Literal
 
@@ -78,8 +79,9 @@ def _zoo() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     The package's `__init__` is left out: it imports the downloader, and a module `autoattack` that PyPI does not have.
     """
     found = find_spec("robustbench")
-    if found is None:
-        raise ImportError("robustbench")
+    if found is None or not [*distributions(name="robustbench")]:
+        # torchattacks brings an old copy of the package, without its tables and newer models.
+        raise UsageError("RobustBench itself is not installed: pip install --no-deps robustbench")
     bare = "robustbench" not in sys.modules
     if bare:
         sys.modules["robustbench"] = module_from_spec(found)
