@@ -115,8 +115,9 @@ def test_the_distance_is_exact_on_a_linear_model(attack: Callable[..., None], no
     model, clean = Linear(seed=seed), inputs(DIMENSION, seed=seed + 1)
     problem = problem_on(model, clean, norm)
     attack(problem, steps=20)
-    ratio = problem.nearest() / model.distances(clean, norm).amin(1)
-    assert (ratio > 1 - 1e-4).all()
+    exact = model.distances(clean, norm).amin(1)
+    ratio = problem.nearest() / exact
+    assert (problem.nearest() > exact * (1 - 1e-4) - 1e-6).all()  # the logits of a tiny change are rounded
     assert (ratio < 1.001).float().mean() > 0.8
     # Where two boundaries are about as far, the final search may go to the wrong one of them.
     assert (ratio < 1.01).all()
