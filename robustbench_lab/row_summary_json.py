@@ -84,15 +84,15 @@ def _read_metrics(stored: list[list[Any]]) -> dict[str, Estimate]:
 
 
 class _Attacks(Sequence[AttackResult]):
-    """Read when somebody looks: there are many times more attacks than rows, and a terminal shows few of the rows."""
+    """Read when somebody looks, one by one: there are many times more attacks than rows, and a terminal names few."""
 
     def __init__(self, text: str, cell_ids: list[str]) -> None:
         self._text = text
         self._cell_ids = cell_ids
 
     @functools.cached_property
-    def _all(self) -> tuple[AttackResult, ...]:
-        return tuple(_read_attack(one, self._cell_ids) for one in json.loads(self._text))
+    def _stored(self) -> list[Any]:
+        return json.loads(self._text)  # type: ignore[no-any-return]
 
     @overload
     def __getitem__(self, place: int) -> AttackResult: ...
@@ -101,13 +101,15 @@ class _Attacks(Sequence[AttackResult]):
     def __getitem__(self, place: slice) -> Sequence[AttackResult]: ...
 
     def __getitem__(self, place: int | slice) -> AttackResult | Sequence[AttackResult]:
-        return self._all[place]
+        if isinstance(place, slice):
+            return tuple(_read_attack(one, self._cell_ids) for one in self._stored[place])
+        return _read_attack(self._stored[place], self._cell_ids)
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._stored)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._all == tuple(other)
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -210,12 +210,14 @@ def _verdict(verdict: Verdict | None) -> Text:
 
 def _attacks(row: LeaderboardRow) -> str:
     """As many as fit in ATTACKS_WIDTH; one at least."""
-    labels = write.attack_labels(row)
-    shown = len(labels)
-    while shown > 1 and len(", ".join(labels[:shown])) > ATTACKS_WIDTH:
-        shown -= 1
-    more = [f"{len(labels) - shown} more"] if shown < len(labels) else []
-    return ", ".join([*labels[:shown], *more]) or write.ABSENT
+    shown: list[str] = []
+    for attack in row.attacks:
+        label = write.printable(attack.label)
+        if shown and len(", ".join([*shown, label])) > ATTACKS_WIDTH:
+            break
+        shown.append(label)
+    hidden = len(row.attacks) - len(shown)
+    return ", ".join([*shown, f"{hidden} more"] if hidden else shown) or write.ABSENT
 
 
 def _estimate(estimate: Estimate | None, metric: NamedMetric, *, main: bool = False, interval: bool) -> Text:

@@ -12,7 +12,7 @@ from robustbench_lab.attack_problem import AttackProblem
 FIRST_STEP = {"linf": 2.0, "l2": 8.0, "l1": 4.0}
 """In units of the budget. In linf it takes any point of the ball to the opposite side. A ball has no corners to stop
 at: there a step far beyond it goes, after the projection, to where the gradient points, whatever the start."""
-WIDEST, WIDE_SHARE = 3.0, 0.6
+WIDEST, WIDE_SHARE = 5.0, 0.6
 """A wide climb begins in an l1 ball of this many budgets; after this share of its steps it is in the ball itself."""
 
 
@@ -33,14 +33,14 @@ def radius(norm: str | None, progress: float) -> float:
 def direction(problem: AttackProblem, gradient: Tensor, x: Tensor, progress: float) -> Tensor:
     """The direction of a step, of length 1 in the norm, `[A, ...]`; may overwrite `gradient`.
 
-    In l1 the number of coordinates that a step moves falls from twice the root of their number to 1: many to find the
-    region, few in the end, because the best points of an l1 ball are sparse. Croce & Hein, "Mind the box", ICML 2021,
-    adapt that number to the sparsity of the best point; a schedule needs no long run to learn it.
+    In l1 the number of coordinates that a step moves falls from four times the root of their number to 1: many to find
+    the region, few in the end, because the best points of an l1 ball are sparse. Croce & Hein 2021 adapt that number to
+    the sparsity of the best point; a schedule needs no long run to learn it.
     """
     gradient = gradient.nan_to_num_(0, 0, 0)
     if problem.norm != "l1":
         return problem.steepest(gradient, x)
-    widest = 2 * x[:1].numel() ** 0.5
+    widest = 4 * x[:1].numel() ** 0.5
     return _largest_coordinates(problem, gradient, x, round(widest ** (1 - progress)))
 
 

@@ -47,6 +47,8 @@ def apgd(
     targets: for the targeted losses, how many classes to aim at; all the wrong ones where there are fewer.
     multi_eps: l1 only: three tenths of the steps in a ball of 3 times the budget, three tenths in one of 2 times it.
     """
+    if problem.finished:
+        return
     ranked, losses = _aims(problem, loss, targets)
     for aim, aimed in enumerate(losses):
         for restart in range(restarts):
