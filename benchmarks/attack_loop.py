@@ -12,6 +12,7 @@ Each round runs every contestant once, in turn; medians of the rounds and of the
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -40,6 +41,7 @@ from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import Linf
+from robustbench_lab.workbench import ready
 
 P = TypeVar("P", bound=AttackProblem)
 ALMOST_NOTHING = 1e-6
@@ -53,6 +55,8 @@ class Case:
     """What every contestant gets: samples that are right without attack."""
 
     model: nn.Module
+    ours: nn.Module
+    """The same, made ready as `rbl run` does."""
     inputs: Tensor
     labels: Tensor
     eps: float
@@ -133,7 +137,7 @@ def our_problem(case: Case, kind: type[P]) -> P:
     ids = [str(index) for index in range(len(case.inputs))]
     return kind(
         ProblemSetting(
-            model=case.model,
+            model=case.ours,
             objective=Untargeted(),
             threat_model=Linf(eps=case.eps),
             clean=case.inputs,
@@ -243,7 +247,15 @@ def right_ones(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, ste
     """The case of the samples that a model gets right."""
     model = model.eval().requires_grad_(False)
     right = predict_in_batches(model, inputs, 256).argmax(1) == labels
-    return Case(model, inputs[right].contiguous(), labels[right], eps, steps, batch_size)
+    return Case(
+        model,
+        ready(copy.deepcopy(model), torch.device("cpu")),
+        inputs[right].contiguous(),
+        labels[right],
+        eps,
+        steps,
+        batch_size,
+    )
 
 
 def show(title: str, case: Case, rows: list[Row]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import os
@@ -44,6 +45,7 @@ from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScen
 from robustbench_lab.tasks.detection import Detection
 from robustbench_lab.tasks.detection_objectives import Dag, Fabricate, Mislabel, Untargeted, Vanish
 from robustbench_lab.threat_models.norm_balls import Linf
+from robustbench_lab.workbench import ready
 
 EPS = 8 / 255
 STEPS = 20
@@ -65,8 +67,9 @@ def scenes(count: int) -> Samples:
 
 
 def setting_of(model: nn.Module, samples: Samples, objective: Objective, batch_size: int) -> ProblemSetting:
-    """A linf problem on all samples."""
+    """A linf problem on all samples, with the model made ready as `rbl run` does."""
     count = len(samples.inputs)
+    model = ready(copy.deepcopy(model), samples.inputs.device)
     with torch.inference_mode():
         clean = model(samples.inputs)
         goal = objective.prepare(clean, samples.targets)
@@ -121,7 +124,7 @@ def step_cost(model: nn.Module, samples: Samples, batch_size: int, rounds: int) 
 
     setting = setting_of(model, samples, Untargeted(), batch_size)
 
-    def ready() -> Callable[[], None]:
+    def walking() -> Callable[[], None]:
         problem = AttackProblem(setting)
         start = problem.random_start()
         return lambda: walk(problem, start)
@@ -132,7 +135,7 @@ def step_cost(model: nn.Module, samples: Samples, batch_size: int, rounds: int) 
             _, gradient = problem.loss_and_gradient(x, out=gradient)
             x = problem.project(x.add_(problem.steepest(gradient, x), alpha=EPS / 4))
 
-    return paired(bare, ready, rounds)
+    return paired(bare, walking, rounds)
 
 
 # ---------------------------------------------------------------- ART

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
@@ -20,6 +21,7 @@ from robustbench_lab.objectives import Untargeted
 from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
+from robustbench_lab.workbench import ready
 
 Contestant = Callable[[Case], Tensor]
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -40,7 +42,7 @@ def _run_ours(text: str, case: Case) -> Tensor:
     threat_model = catalog().resolve("threat_models", Component(case.norm, {"eps": case.eps}))
     problem = AttackProblem(
         ProblemSetting(
-            model=case.model.model,
+            model=ready(copy.deepcopy(case.model.model), case.device),  # as `rbl run` does
             objective=Untargeted(),
             threat_model=catalog().build("threat_models", threat_model),
             clean=case.inputs,

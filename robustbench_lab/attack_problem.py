@@ -98,6 +98,7 @@ class AttackProblem:
         )
         self.trace = OptimisationTrace()
         self.notes: list[Finding] = []
+        self._times = 1
         self._stages = AttackStages(checkpoint, self._ledger, self.trace, self._counter, self.notes)
         self._take_open((setting.open & ~self._ledger.done).nonzero().squeeze(1))
 
@@ -107,9 +108,20 @@ class AttackProblem:
         For attacks that spend more on some samples than on others; `drop_done` here drops what was broken there.
         """
         part = copy.copy(self)
-        part.trace = self.trace.part()
+        part.trace, part._times = self.trace.part(), 1
         part._take_open(self._open.index_select(0, index))
         return part
+
+    def repeated(self, times: int) -> AttackProblem:
+        """The same problem with each open sample several times over, for searches side by side: fuller batches.
+
+        Row `n * A + a` is sample `a` in search `n`. A sample that one of them breaks is dropped from all, and from
+        `self` by the next `drop_done` there. Random numbers are the same in each; diagnostics are of the last.
+        """
+        several = copy.copy(self)
+        several._times = self._times * times
+        several._take_open(self._open.repeat(times))
+        return several
 
     def _take_open(self, index: Tensor) -> None:
         self._set_open(index)
@@ -203,6 +215,11 @@ class AttackProblem:
     def batch_size(self) -> int:
         """Samples in one query of the model at most; becomes smaller when memory runs out."""
         return self._memory.size
+
+    @property
+    def searches_at_once(self) -> int:
+        """How many times the open samples go into one batch; at least 1."""
+        return max(1, self._memory.size // max(1, len(self._open)))
 
     @property
     def counted_model(self) -> PassCounter:
@@ -341,12 +358,13 @@ class AttackProblem:
         if not bool(done.any()):
             return tensors
         keep = (~done).nonzero().squeeze(1)
+        last, observed = self._last_search, len(self._open) // self._times
         self._set_open(self._open.index_select(0, keep))
         self._goal = take(self._goal, keep)
         self._region = self._region.select(keep)
         self._points = None if self._points is None else self._points.select(keep)
         self._rng = self._rng.select(keep)
-        self.trace.keep(keep)
+        self.trace.keep(keep[keep >= last] - last, observed)
         return tuple(tensor.index_select(0, keep) for tensor in tensors)
 
     def stage(self, name: str) -> bool:
@@ -395,6 +413,11 @@ class AttackProblem:
             stop = min(start + self._memory.size, len(self._open))
             yield slice(start, stop)
             start = stop
+
+    @property
+    def _last_search(self) -> int:
+        """Where the rows of the last of several searches begin."""
+        return len(self._open) - len(self._open) // self._times
 
     def _rows(self, part: slice) -> Rows:
         """Where these of the open samples stand among the N of the work unit."""
@@ -449,7 +472,7 @@ class AttackProblem:
         if not pieces:
             return Probe(x.new_empty(0), torch.empty_like(x), x.new_empty(0, dtype=torch.bool), None)
         losses, success, gradient = join_results(pieces, out)
-        self.trace.observe(losses, gradient)
+        self.trace.observe(losses[self._last_search :], gradient[self._last_search :])
         whole = torch.cat(predictions) if predictions and isinstance(predictions[0], Tensor) else None
         return Probe(losses, gradient, success > 0.5, whole)
 

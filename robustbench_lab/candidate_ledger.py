@@ -80,7 +80,8 @@ class CandidateLedger:
         """Remember which samples were queried anywhere but at their clean inputs."""
         if self._all_moved:
             return
-        self.unmoved[rows] &= (x == clean).flatten(1).all(1)
+        moved = (x != clean).flatten(1).any(1).nonzero().squeeze(1)
+        self.unmoved.index_fill_(0, _places(rows, moved), False)
         self._all_moved = not bool((self.unmoved & self._attacked).any())
 
     def offer(self, rows: Rows, x: Tensor, success: Tensor, score: Tensor, permitted: Tensor | None) -> None:
@@ -98,22 +99,44 @@ class CandidateLedger:
         index = better.nonzero().squeeze(1)
         if not len(index):
             return
+        index = _one_of_each(index, rows, score)
         chosen = None if len(index) == len(better) else index
         for kept, offered in ((self._score, score), (self.best, x.detach()), (self.broken, succeeded)):
             _put(kept, rows, chosen, offered)
         if self._stops:
-            self.done[rows] |= better & (success >= SURE)
+            sure = index[success[index] >= SURE]
+            self.done.index_fill_(0, _places(rows, sure), True)
 
     def keep_last(self, rows: Tensor, x: Tensor) -> None:
         """Where nothing succeeded, keep the last input handed in, `[B, ...]`: it shows what was tried."""
         if not self.needs_success:
             return
-        undecided = ~self.broken[rows]
+        undecided = (~self.broken[rows]).nonzero().squeeze(1)
+        undecided = _one_of_each(undecided, rows, torch.arange(len(rows), device=x.device))
         self.best[rows[undecided]] = x[undecided]
 
     def keep_together(self, rows: Tensor, x: Tensor) -> None:
         """Keep the inputs handed in, `[B, ...]`, whatever each does by itself: they are one."""
         self.best[rows] = x
+
+
+def _places(rows: Rows, index: Tensor) -> Tensor:
+    """Where some of the rows, int64 `[C]` among the B, stand among the N."""
+    return rows.start + index if isinstance(rows, slice) else rows.index_select(0, index)
+
+
+def _one_of_each(index: Tensor, rows: Rows, score: Tensor) -> Tensor:
+    """Of several candidates for one sample, which may be open several times over, the first of the best; ascending."""
+    if isinstance(rows, slice):
+        return index
+    places = rows.index_select(0, index)
+    if bool((places[1:] > places[:-1]).all()):
+        return index
+    order = score.index_select(0, index).argsort(descending=True, stable=True)
+    order = order[places[order].argsort(stable=True)]
+    first = torch.ones_like(order, dtype=torch.bool)
+    first[1:] = places[order][1:] != places[order][:-1]
+    return index[order[first]].sort().values
 
 
 def _put(kept: Tensor, rows: Rows, chosen: Tensor | None, offered: Tensor) -> None:

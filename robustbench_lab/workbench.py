@@ -18,6 +18,7 @@ from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task,
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.memory_format import fastest_format
+from robustbench_lab.plugin_tools.quick_gradients import quick_gradients
 from robustbench_lab.plugin_tools.right_gradients import right_gradients
 from robustbench_lab.preflight import FEWEST, SAMPLES, VALUES, check_gradient, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
@@ -106,6 +107,11 @@ class Workbench:
         samples = loaded.dataset.load(indices)
         reach = None if samples.attackable is None else samples.attackable.to(self.device)
         return Samples(samples.inputs.to(self.device), to_device(samples.targets, self.device), reach)
+
+    def forget_models(self) -> None:
+        """Load models anew: one of those that are kept is not what it was."""
+        self._models.clear()
+        self._sources.clear()
 
     def preflight(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> list[Finding]:
         """What is wrong with this model on this data; looked at once for all attacks of a kind."""
@@ -196,6 +202,12 @@ class Workbench:
 
 def ready(model: Any, device: torch.device) -> nn.Module:
     """On the device, in eval mode, without gradients for parameters: no attack needs them, and they cost time."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"a model factory must return a torch.nn.Module; this one returned {type(model).__name__}")
-    return right_gradients(model.to(device).eval().requires_grad_(False))
+    module = module_of(model, "model").to(device).eval().requires_grad_(False)
+    return quick_gradients(right_gradients(module))
+
+
+def module_of(made: Any, kind: str) -> nn.Module:
+    """What a factory has made. Raises TypeError where it is no module."""
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"a {kind} factory must return a torch.nn.Module; this one returned {type(made).__name__}")
+    return made

@@ -73,9 +73,12 @@ class OptimisationTrace:
         self._recent.append(self._best)
         self.steps += 1
 
-    def keep(self, index: Tensor) -> None:
-        """Some samples are done; `index` `[B]` are the others."""
-        if self._first is None or self._best is None:
+    def keep(self, index: Tensor, of: int) -> None:
+        """Some of `of` samples are done; `index` `[B]` are the others.
+
+        Nothing where they were dropped before: searches side by side drop samples from what all of them share.
+        """
+        if self._first is None or self._best is None or len(self._first) != of:
             return
         self._first = self._first.index_select(0, index)
         self._best = self._best.index_select(0, index)

@@ -191,7 +191,20 @@ def test_targets_are_the_likeliest_wrong_classes_of_the_clean_input(monkeypatch:
     monkeypatch.setitem(import_module("rbl_attacks.fixed_budget.apgd").TARGETED_LOSSES, "targeted-dlr", spy)
     model, clean = SmoothNet((12,), 6), images(8, (12,))
     attacked(setting_of(model, clean, Linf(eps=1e-5)), loss="targeted-dlr", targets=9, steps=1)
-    assert torch.equal(torch.stack(aimed_at, dim=1), model(clean).argsort(1, descending=True)[:, 1:])
+    assert torch.equal(torch.cat(aimed_at).view(-1, 8).t(), model(clean).argsort(1, descending=True)[:, 1:])
+
+
+@pytest.mark.parametrize("ball", [Linf(eps=0.03), L2(eps=0.2), L1(eps=0.7)])
+def test_searches_side_by_side_find_what_they_find_one_after_another(ball: ThreatModel) -> None:
+    model, clean = SmoothNet((3, 4, 4), 5), images(30, (3, 4, 4))
+    problems = [
+        attacked(setting_of(model, clean, ball, batch_size=size), loss="targeted-dlr", targets=4, steps=20)
+        for size in (30, 120)
+    ]
+    assert torch.equal(problems[0].claimed, problems[1].claimed)
+    assert 0 < int(problems[0].claimed.sum()) < 30
+    unbroken = ~problems[0].claimed
+    torch.testing.assert_close(problems[0].candidates[unbroken], problems[1].candidates[unbroken])
 
 
 # ---------------------------------------------------------------- bad input

@@ -132,6 +132,16 @@ def test_without_the_final_search_the_distance_is_within_one_percent(norm: str) 
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_searches_side_by_side_find_what_they_find_one_after_another(norm: str) -> None:
+    clean = inputs(3, 4, 4)
+    alone, together = (problem_on(Tanh(), clean, norm, batch_size=size) for size in (SAMPLES, 4 * SAMPLES))
+    for problem in (alone, together):
+        fab_t(problem, steps=15, targets=4)
+    torch.testing.assert_close(together.nearest(), alone.nearest(), rtol=1e-4, atol=1e-6)
+    assert together.counted_model.forward_passes == alone.counted_model.forward_passes
+
+
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("targets", [None, 3])
 def test_a_budget_breaks_exactly_the_samples_within_reach(norm: str, targets: int | None) -> None:
     model, clean = Linear(), inputs(DIMENSION, samples=100)

@@ -216,6 +216,33 @@ def test_what_a_part_finds_the_whole_problem_knows() -> None:
     assert problem.open_positions.tolist() == [row for row in range(30) if row not in broken.tolist()]
 
 
+def test_a_sample_that_one_of_several_searches_breaks_is_dropped_from_all() -> None:
+    problem = AttackProblem(setting(samples=30, batch_size=90, eps=0.5))
+    assert problem.searches_at_once == 3
+    several = problem.repeated(3)
+    pgd(problem.part(torch.arange(10)), steps=3)
+    assert torch.equal(several.clean[30:60], problem.clean)
+    far = several.project(several.clean + 0.5 * torch.eye(3).repeat_interleave(30, 0).sum(1)[:, None, None, None])
+    several.succeeded(far.clone())
+    rows = torch.arange(90)
+    (rows,) = several.drop_done(rows)
+    (left,) = problem.drop_done(torch.arange(30))
+    assert 0 < len(left) < 30
+    assert rows.tolist() == [search * 30 + row for search in range(3) for row in left.tolist()]
+    assert torch.equal(several.open_positions, problem.open_positions.repeat(3))
+
+
+def test_diagnostics_of_several_searches_are_those_of_the_last() -> None:
+    one, several = (AttackProblem(setting(eps=1e-4)) for _ in range(2))
+    problem = several.repeated(2)
+    problem.new_search()
+    x = one.random_start()
+    for _ in range(20):
+        one.loss_and_gradient(x)
+        problem.loss_and_gradient(torch.cat([torch.rand_like(x), x]))
+    assert several.trace.findings() == one.trace.findings()
+
+
 def test_a_part_gives_the_numbers_of_the_whole() -> None:
     problem = AttackProblem(setting(samples=30))
     index = torch.tensor([3, 7, 21])

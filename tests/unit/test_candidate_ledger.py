@@ -78,3 +78,16 @@ def test_the_last_input_is_kept_where_nothing_succeeded() -> None:
     kept.keep_last(ROWS, inputs(2.0))
     assert kept.best[:, 0].tolist() == [1, 2, 2, 2]
     assert kept.broken.tolist() == [True, False, False, False]
+
+
+def test_of_several_candidates_for_one_sample_the_first_of_the_best_is_kept() -> None:
+    kept = ledger()
+    rows = torch.tensor([1, 3, 1, 3, 1])
+    x = torch.arange(10.0).view(5, 2)
+    kept.note_moves(rows, x, torch.zeros(5, 2))
+    kept.offer(rows, x, torch.tensor([0.0, 1, 1, 0, 1]), torch.tensor([-1.0, -3, -2, -9, -2]), None)
+    assert kept.best.tolist() == [[0, 0], [4, 5], [0, 0], [2, 3]]
+    assert kept.done.tolist() == kept.broken.tolist() == [False, True, False, True]
+    assert kept.unmoved.tolist() == [True, False, True, False]
+    kept.keep_last(torch.tensor([2, 2, 3]), torch.tensor([[7.0, 7], [8, 8], [9, 9]]))
+    assert kept.best[:, 0].tolist() == [0, 4, 8, 2]

@@ -51,7 +51,7 @@ def test_a_few_steps_cannot_show_that_a_search_has_settled() -> None:
 
 def test_samples_that_were_broken_are_not_judged() -> None:
     trace = run(rising(60, 0.02))
-    trace.keep(torch.tensor([], dtype=torch.int64))
+    trace.keep(torch.tensor([], dtype=torch.int64), of=4)
     assert codes(trace) == {}
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rbl_attacks.fixed_budget.apgd_steps import Iterate, MomentumSteps, Query, SparseSteps, Steps, drop_done, project_l1
-from rbl_attacks.minimum_norm.nearest_boundary import rivals_by_rank
+from rbl_attacks.minimum_norm.nearest_boundary import columns, rivals_by_rank, side_by_side
 from robustbench_lab.attack_problem import AttackProblem, Loss
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.objectives import Untargeted, targeted_difference_of_logits_ratio, targeted_margin
@@ -49,77 +49,83 @@ def apgd(
     """
     if problem.finished:
         return
-    ranked, losses = _aims(problem, loss, targets)
-    for aim, aimed in enumerate(losses):
+    ranked, towards = _aims(problem, loss, targets)
+    for aims in side_by_side(problem, ranked.shape[1]):
         for restart in range(restarts):
-            query = partial(problem.loss_and_gradient, loss=aimed)
-            draw = f"apgd/{loss}/{aim}/{restart}"
+            several, aimed = problem.repeated(len(aims)), columns(ranked, aims)
+            query = partial(several.loss_and_gradient, loss=towards)
+            draws = [f"apgd/{loss}/{aim}/{restart}" for aim in aims]
+            noise = torch.cat([_noise(problem, draw) for draw in draws])
             if problem.norm == "l1":
-                ranked = _sparse_search(problem, query, ranked, draw, steps, multi_eps=multi_eps)
+                _sparse_search(several, query, aimed, noise, steps, multi_eps=multi_eps)
             else:
-                ranked = _momentum_search(problem, query, ranked, draw, steps, rho)
+                _momentum_search(several, query, aimed, noise, steps, rho)
+            (ranked,) = problem.drop_done(ranked)
             if problem.finished:
                 return
 
 
-def _aims(problem: AttackProblem, loss: str | None, targets: int) -> tuple[Tensor, list[Loss]]:
-    """Wrong classes, likeliest first, int64 `[A, M]`, and for each of them its loss; without targets `[A, 0]`, one."""
+def _aims(problem: AttackProblem, loss: str | None, targets: int) -> tuple[Tensor, Loss]:
+    """Wrong classes, likeliest first, int64 `[A, M]`, and the loss towards one; without targets one column of zeros."""
     if loss not in TARGETED_LOSSES:
-        return problem.open_positions.new_empty(problem.open_samples, 0), [loss]
+        return problem.open_positions.new_zeros(problem.open_samples, 1), loss
     if not isinstance(problem.objective, Untargeted):
         raise SkipCell(f"the loss {loss} chooses its own targets: use the untargeted objective, or loss='ce'")
-    ranked = rivals_by_rank(problem)[:, :targets]
-    return ranked, [partial(_towards, loss=loss, rank=rank) for rank in range(ranked.shape[1])]
+    return rivals_by_rank(problem)[:, :targets], partial(_towards, loss=loss)
 
 
-def _towards(logits: Tensor, label: Tensor, ranked: Tensor, *, loss: str, rank: int) -> Tensor:
-    return TARGETED_LOSSES[loss](logits, label, ranked[:, rank])
+def _towards(logits: Tensor, label: Tensor, aimed: Tensor, *, loss: str) -> Tensor:
+    return TARGETED_LOSSES[loss](logits, label, aimed.squeeze(1))
 
 
-def _momentum_search(problem: AttackProblem, query: Query, ranked: Tensor, draw: str, steps: int, rho: float) -> Tensor:
-    """One search in linf or l2, from a random point at distance `eps` before it is clipped to the bounds.
-
-    Returns `ranked` for the samples still open.
-    """
+def _noise(problem: AttackProblem, draw: str) -> Tensor:
+    """From the clean inputs to the start: in l1 normal, otherwise at distance `eps`."""
+    if problem.norm == "l1":
+        return problem.normal(draw)
     noise = problem.uniform(draw).mul_(2).sub_(1) if problem.norm == "linf" else problem.normal(draw)
     order = torch.inf if problem.norm == "linf" else 2
     length = torch.linalg.vector_norm(noise.flatten(1), ord=order, dim=1).add_(1e-12)
+    return noise.mul_((problem.eps / length).view(-1, *[1] * (noise.ndim - 1))).mul_(problem.unit)
+
+
+def _momentum_search(
+    problem: AttackProblem, query: Query, aimed: Tensor, noise: Tensor, steps: int, rho: float
+) -> None:
+    """One search in linf or l2, from a random point at distance `eps` before it is clipped to the bounds."""
     problem.new_search()
-    noise = noise.mul_((problem.eps / length).view(-1, *[1] * (noise.ndim - 1))).mul_(problem.unit)
     x = problem.project(problem.clean + noise)
-    at = Iterate.start(query, x, ranked)
+    at = Iterate.start(query, x, aimed)
     rule = MomentumSteps.start(problem, at, steps, rho)
     drop_done(problem, at, rule)
-    return _climb_to_the_end(problem, query, at, rule, steps)
+    _climb_to_the_end(problem, query, at, rule, steps)
 
 
 def _sparse_search(
-    problem: AttackProblem, query: Query, ranked: Tensor, draw: str, steps: int, *, multi_eps: bool
-) -> Tensor:
-    """One search in l1, from a random point of the ball. Returns `ranked` for the samples still open."""
-    x = problem.clean + problem.normal(draw)
+    problem: AttackProblem, query: Query, aimed: Tensor, noise: Tensor, steps: int, *, multi_eps: bool
+) -> None:
+    """One search in l1, from a random point of the ball."""
+    x = problem.clean + noise
     early = min(ceil(0.3 * steps), (steps - 1) // 2) if multi_eps else 0
     for radius in (3, 2) if early else ():
         problem.new_search(ascends=False)
         x = project_l1(problem, x, radius * problem.eps)
-        at = Iterate.start(partial(query, candidate=False), x, ranked)
+        at = Iterate.start(partial(query, candidate=False), x, aimed)
         rule = SparseSteps.start(problem, at, radius * problem.eps, early, warm=True)
         _climb(problem, partial(query, candidate=False), at, rule, early)
         x = at.best_x
     problem.new_search()
-    at = Iterate.start(query, project_l1(problem, x, problem.eps), ranked)
+    at = Iterate.start(query, project_l1(problem, x, problem.eps), aimed)
     rule = SparseSteps.start(problem, at, problem.eps, steps - 2 * early, warm=early > 0)
     drop_done(problem, at, rule)
-    return _climb_to_the_end(problem, query, at, rule, steps - 2 * early)
+    _climb_to_the_end(problem, query, at, rule, steps - 2 * early)
 
 
-def _climb_to_the_end(problem: AttackProblem, query: Query, at: Iterate, rule: Steps, steps: int) -> Tensor:
-    """All steps; the last point needs no gradient. Returns what is left of `at.ranked`."""
+def _climb_to_the_end(problem: AttackProblem, query: Query, at: Iterate, rule: Steps, steps: int) -> None:
+    """All steps; the last point needs no gradient."""
     _climb(problem, query, at, rule, steps - 1)
     if not problem.finished:
         problem.submit(rule.move(problem, at))
-        drop_done(problem, at)
-    return at.ranked
+        problem.drop_done()
 
 
 def _climb(problem: AttackProblem, query: Query, at: Iterate, rule: Steps, steps: int) -> None:
@@ -128,7 +134,7 @@ def _climb(problem: AttackProblem, query: Query, at: Iterate, rule: Steps, steps
             return
         x = rule.move(problem, at)
         at.previous, at.x = at.x, x
-        at.loss, at.gradient = query(x, given=(at.ranked,), out=at.gradient)
+        at.loss, at.gradient = query(x, given=(at.aimed,), out=at.gradient)
         drop_done(problem, at, rule)
         at.keep_best()
         back = rule.adapt(problem, at, step)

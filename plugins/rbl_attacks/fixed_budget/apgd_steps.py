@@ -21,8 +21,8 @@ TINY = 1e-12
 class Iterate:
     """Where a search stands."""
 
-    ranked: Tensor
-    """Wrong classes to aim at, likeliest first, int64 `[A, M]`."""
+    aimed: Tensor
+    """The wrong class to aim at, int64 `[A, 1]`; 0 where the loss aims at none."""
     x: Tensor
     loss: Tensor
     """`[A]`."""
@@ -35,11 +35,11 @@ class Iterate:
     """The point before `x`; None at the start."""
 
     @classmethod
-    def start(cls, query: Query, x: Tensor, ranked: Tensor) -> Iterate:
+    def start(cls, query: Query, x: Tensor, aimed: Tensor) -> Iterate:
         """At `x`: takes one query."""
-        loss, gradient = query(x, given=(ranked,))
+        loss, gradient = query(x, given=(aimed,))
         best_loss = torch.where(loss.isnan(), -torch.inf, loss)
-        return cls(ranked, x, loss, gradient, x.clone(), best_loss, gradient.clone())
+        return cls(aimed, x, loss, gradient, x.clone(), best_loss, gradient.clone())
 
     def keep_best(self) -> None:
         """Remember the points at which the loss is higher than ever."""

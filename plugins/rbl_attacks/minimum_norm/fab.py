@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rbl_attacks.minimum_norm.hyperplane_projection import HYPERPLANES
-from rbl_attacks.minimum_norm.nearest_boundary import nearest_boundary, rivals_by_rank
+from rbl_attacks.minimum_norm.nearest_boundary import columns, nearest_boundary, rivals_by_rank, side_by_side
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
 
@@ -56,14 +56,15 @@ def fab(
         return
     pace = _Pace(steps, alpha_max, eta, beta)
     rivals = rivals_by_rank(problem)[:, :targets]
-    together = rivals.shape[1] if targets is None else 1
-    for first in range(0, rivals.shape[1], together):
-        columns = slice(first, first + together)
-        x = problem.clean.clone(memory_format=torch.contiguous_format)
+    for aims in side_by_side(problem, 1 if targets is None else rivals.shape[1]):
+        several = problem.repeated(len(aims))
+        aimed = rivals if targets is None else columns(rivals, aims)
+        x = several.clean.clone(memory_format=torch.contiguous_format)
         for restart in range(restarts):
             if restart:
-                x = _random_start(problem, f"start/{first}/{restart}", x)
-            x, rivals = _search(problem, x, rivals, columns, pace)
+                x = _random_start(several, torch.cat([_direction(problem, aim, restart) for aim in aims]), x)
+            x, aimed = _search(several, x, aimed, pace)
+            (rivals,) = problem.drop_done(rivals)
             if problem.finished:
                 return
     if problem.minimum_norm and final_search:
@@ -102,7 +103,7 @@ class _Pace:
     beta: float
 
 
-def _search(problem: AttackProblem, x: Tensor, rivals: Tensor, columns: slice, pace: _Pace) -> tuple[Tensor, Tensor]:
+def _search(problem: AttackProblem, x: Tensor, rivals: Tensor, pace: _Pace) -> tuple[Tensor, Tensor]:
     """One search from `x`, which it overwrites; where it has led, and `rivals`, for the samples still open.
 
     Each step takes a forward and a backward pass for the hyperplane, and a forward pass to see where it has led.
@@ -112,7 +113,7 @@ def _search(problem: AttackProblem, x: Tensor, rivals: Tensor, columns: slice, p
     gradient = None
     for _ in range(pace.steps):
         inside = reached <= problem.eps
-        lead, gradient = nearest_boundary(problem, x, rivals[:, columns], candidate=inside, out=gradient)
+        lead, gradient = nearest_boundary(problem, x, rivals, candidate=inside, out=gradient)
         x, rivals, lead, gradient = problem.drop_done(x, rivals, lead, gradient)
         if problem.finished:
             break
@@ -153,12 +154,17 @@ def _step_part(
     return _length(x - clean, norm)
 
 
-def _random_start(problem: AttackProblem, draw: str, last: Tensor) -> Tensor:
+def _direction(problem: AttackProblem, aim: int, restart: int) -> Tensor:
+    draw = f"start/{aim}/{restart}"
+    return 2 * problem.uniform(draw) - 1 if problem.norm == "linf" else problem.normal(draw)
+
+
+def _random_start(problem: AttackProblem, direction: Tensor, last: Tensor) -> Tensor:
     """A random point at half the radius: the budget, or the nearest success so far.
 
-    last: where the last search has led, `[A, ...]`; its distance is the radius where there is neither.
+    direction: of any length; it is overwritten. last: where the last search has led, `[A, ...]`; its distance is the
+    radius where there is neither.
     """
-    direction = 2 * problem.uniform(draw) - 1 if problem.norm == "linf" else problem.normal(draw)
     reached = problem.distance(last)
     radius = problem.nearest() if problem.minimum_norm else torch.full_like(reached, problem.eps)
     radius = torch.where(radius.isfinite(), radius, reached)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,23 @@ def rivals_by_rank(problem: AttackProblem) -> Tensor:
         raise SkipCell("the model has one class only: there is no boundary to another one")
     own_first = logits.scatter(1, problem.goal[:, None], float("inf"))
     return own_first.argsort(dim=1, descending=True, stable=True)[:, 1:]
+
+
+def side_by_side(problem: AttackProblem, aims: int) -> Iterator[range]:
+    """Searches, one for each aim, in groups for `AttackProblem.repeated`.
+
+    The first alone, since it breaks the most samples; of the others as many at once as fill a batch.
+    """
+    start = 0
+    while start < aims:
+        stop = min(aims, start + (problem.searches_at_once if start else 1))
+        yield range(start, stop)
+        start = stop
+
+
+def columns(rivals: Tensor, aims: range) -> Tensor:
+    """The rivals of some ranks, `[len(aims) * A, 1]`, in the order of `AttackProblem.repeated`; rivals: `[A, M]`."""
+    return rivals[:, aims.start : aims.stop].t().reshape(-1, 1)
 
 
 def nearest_boundary(
