@@ -59,6 +59,8 @@ class AttackCheckpoint:
             partial.write_bytes(content)
             partial.replace(self.path)
         except OSError as error:
+            with contextlib.suppress(OSError):  # on a full disk it takes what little is left
+                partial.unlink(missing_ok=True)
             warnings.warn(f"cannot write {self.path}, so a killed unit begins anew: {error}", stacklevel=2)
 
 
@@ -77,8 +79,8 @@ def kept_slices(folder: Path | None) -> dict[str, list[tuple[int, int]]]:
 
 
 def remove_checkpoints(folder: Path, cell_id: str) -> None:
-    """Forget those of all units of a cell."""
-    for path in folder.glob(f"{cell_id}-*.safetensors"):
+    """Forget those of all units of a cell, and what processes that were killed while they wrote have left."""
+    for path in folder.glob(f"{cell_id}-*"):
         remove_checkpoint(path)
 
 

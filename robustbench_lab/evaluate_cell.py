@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.metric_values import Metric, measure
 from robustbench_lab.mixed_precision import MixedPrecision
+from robustbench_lab.model_mark import check_unchanged, model_mark
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.preflight import fatal_reason
 from robustbench_lab.problem_setting import ProblemSetting
@@ -73,7 +75,7 @@ class EvaluationOptions:
 
 def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, progress: Progress) -> UnitRecord:
     """Evaluate a work unit. Whatever a plugin does wrong becomes the record's status, never an exception."""
-    began = time.perf_counter()
+    began, process = time.perf_counter(), os.getpid()
     checkpoint = _checkpoint(unit, options)
     blank = UnitRecord(
         cell_id=unit.cell.cell_id,
@@ -99,6 +101,8 @@ def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, 
         # Where memory has run out with a batch of one, the unit needs more than its share of the device.
         needed = 1.0 if out_of_memory(error) else 0.0
         record = replace(blank, reason=describe_error(error), memory_share=needed)
+    if os.getpid() != process:  # a plugin has forked, and its copy of this process came back, too: one record is enough
+        os._exit(0)
     earlier = checkpoint.earlier_seconds if checkpoint else 0.0
     return replace(record, wall_seconds=earlier + time.perf_counter() - began)
 
@@ -177,7 +181,7 @@ def _evaluate(
     searched = _in_mixed_precision(searched) if options.mixed_precision else searched
     problem = AttackProblem(searched, progress, checkpoint)
     if not problem.finished:
-        loaded.attack(problem)
+        _attack(loaded, problem, searched.model, bench)
     # What broke another model, or the bare one, need not break the one that is judged: it claims nothing.
     claimed = problem.claimed if cell.adversary == ADAPTIVE else torch.zeros_like(problem.claimed)
     audit = judge(unit, loaded, setting, problem.candidates, claimed)
@@ -189,7 +193,7 @@ def _evaluate(
         backward_passes=problem.counted_model.backward_passes,
         findings=(
             *preflight,
-            *_baseline(loaded),
+            *baseline_finding(loaded),
             *_minimum_norm(loaded),
             *_precision(options),
             *_search_findings(problem, setting),
@@ -199,6 +203,19 @@ def _evaluate(
         memory_share=bench.memory_share(),
         artifact=_adversarials(problem, unit) if options.save_adversarials else None,
     )
+
+
+def _attack(loaded: LoadedCell, problem: AttackProblem, model: nn.Module, bench: Workbench) -> None:
+    """The attack's work. Success is judged on the same model, and other cells need it, too: so it must be as before."""
+    models = {id(one): one for one in (model, loaded.defended_model)}.values()
+    marks = [(one, model_mark(one)) for one in models]
+    try:
+        loaded.attack(problem)
+        for one, mark in marks:
+            check_unchanged(one, mark)
+    except BaseException:
+        bench.forget_models()  # whatever state they are in
+        raise
 
 
 def _check_samples(cell: Cell, dataset: Dataset) -> None:
@@ -295,7 +312,8 @@ def _precision(options: EvaluationOptions) -> list[Finding]:
     return [Finding("mixed-precision", Severity.INFO, text)] if options.mixed_precision else []
 
 
-def _baseline(loaded: LoadedCell) -> list[Finding]:
+def baseline_finding(loaded: LoadedCell) -> list[Finding]:
+    """That an attack is a sanity check, where it is one."""
     text = "a baseline: it shows what chance alone does, and says nothing of what an attack can do"
     return [Finding("baseline", Severity.SUSPECT, text)] if loaded.baseline else []
 

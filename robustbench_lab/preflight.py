@@ -50,13 +50,19 @@ def check_model(
 
     samples: some samples on the model's device. randomized: what its defense declares.
     """
-    if training := [name or "the model" for name, module in model.named_modules() if module.training]:
-        return [_fatal("training-mode", f"{training[0]} stays in training mode after model.eval()")]
+    if training := _in_training_mode(model):
+        return [_fatal("training-mode", f"{training} stays in training mode after model.eval()")]
+    before = samples.inputs.clone()
     try:
         kept = predict_in_batches(model, samples.inputs, batch_size, lambda made, _rows: task.kept(made))
     except Exception as error:
         shape = list(samples.inputs.shape[1:])
         return [_fatal("forward-fails", f"the model cannot take inputs of shape {shape}: {describe_error(error)}")]
+    if not torch.equal(samples.inputs, before):
+        samples.inputs.copy_(before)
+        return [_fatal("changes-its-input", "the model changes its input in place: let it work on a copy")]
+    if training := _in_training_mode(model):
+        return [_fatal("training-mode", f"{training} goes to training mode when the model is called")]
     found = task.examine(kept, samples.targets, dataset.classes)
     if any(finding.severity is Severity.FATAL for finding in found):
         return found
@@ -94,6 +100,11 @@ def check_gradient(
 def fatal_reason(findings: Iterable[Finding]) -> str | None:
     """The message of the first finding that rules an evaluation out."""
     return next((finding.message for finding in findings if finding.severity is Severity.FATAL), None)
+
+
+def _in_training_mode(model: nn.Module) -> str | None:
+    """The first part of a model that is."""
+    return next((name or "the model" for name, module in model.named_modules() if module.training), None)
 
 
 def _check_determinism(model: nn.Module, inputs: Tensor, task: Task, randomized: bool) -> list[Finding]:

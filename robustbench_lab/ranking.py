@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from robustbench_lab import __version__, row_summary, row_summary_json
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import Estimate, MetricSpec
+from robustbench_lab.errors import RblError, describe_error
 from robustbench_lab.leaderboard import (
     AttackTraits,
     Leaderboard,
@@ -25,7 +26,7 @@ from robustbench_lab.published_figures import with_published
 from robustbench_lab.records import CellRecord, Outcomes
 from robustbench_lab.result_store.kept_row import KeptRow
 from robustbench_lab.row_summary import RowRules, RowSummary, known_traits, summarise
-from robustbench_lab.row_summary_json import summary_from_json, summary_to_json
+from robustbench_lab.row_summary_json import same_summary, summary_from_json, summary_to_json
 
 if TYPE_CHECKING:
     from robustbench_lab.result_store import ResultStore
@@ -72,6 +73,23 @@ def _metrics_of_all_tasks(catalog: Catalog) -> Mapping[str, Sequence[NamedMetric
 def keep_new_rows(store: ResultStore, catalog: Catalog, tasks: Sequence[str]) -> None:
     """Make and keep the rows whose cells are new or have changed, so that the next leaderboard comes at once."""
     _Rows(store, catalog, task_metrics(catalog, tasks)).keep_new()
+
+
+def forged_rows(store: ResultStore, catalog: Catalog) -> Iterator[str]:
+    """A line for each row that is kept and says something else than its cells do.
+
+    `rbl leaderboard` believes what is kept; the report and whatever else reads cells does not.
+    """
+    rows = _Rows(store, catalog, _metrics_of_all_tasks(catalog))
+    for some in _parts([row for row in store.leaderboard_rows() if rows.believed(row)]):
+        try:
+            made = {new.row_id: new for _, new in rows.summarised(some)}
+        except (RblError, LookupError, TypeError, ValueError) as error:
+            yield f"leaderboard rows cannot be made from their cells: {describe_error(error)}"
+            continue
+        for row in some:
+            if row.row_id not in made or not same_summary(str(row.summary), str(made[row.row_id].summary)):
+                yield f"leaderboard row {row.row_id[:16]}: what is kept of it does not follow from its cells"
 
 
 def attack_traits(catalog: Catalog) -> Mapping[str, AttackTraits]:
@@ -140,7 +158,10 @@ class _Rules:
         """What is kept of a row; None where there is nothing, or other rules would make something else of its cells."""
         if row.summary is None or row.rules not in self.marks.values():
             return None
-        summary = summary_from_json(row.summary)
+        try:
+            summary = summary_from_json(row.summary)
+        except (ValueError, KeyError, TypeError, IndexError):  # damaged, or written by somebody else
+            return None
         known = all(traits == known_traits(self.traits, name) for name, traits in summary.traits.items())
         return summary if known and row.rules == self.marks[summary.subject.task] else None
 
@@ -171,21 +192,27 @@ class _Rows:
         for some in _parts([row for row in rows if row.summary is None]):
             self._made(some)
 
+    def believed(self, row: KeptRow) -> bool:
+        """Whether a leaderboard shows what is kept of a row."""
+        return self._rules.kept(row) is not None
+
     def _made(self, rows: Sequence[KeptRow]) -> list[RowSummary]:
         """Made from the cells, and kept."""
+        made = list(self.summarised(rows))
+        self._store.keep_rows([kept for _, kept in made])
+        return [summary for summary, _ in made]
+
+    def summarised(self, rows: Sequence[KeptRow]) -> Iterator[tuple[RowSummary, KeptRow]]:
+        """Made from the cells, with what is to be kept."""
         states = {row.row_id: row.state for row in rows}
         records = self._store.cells_of_rows(states)
         metrics = self._rules.metrics
         check_tasks({one.cell.task for one in records}, {task for task, those in metrics.items() if those})
-        made, kept = [], []
         for subject, ones in group_rows(records):
             task = self._catalog.load_factory("tasks", subject.task)()
             summary = summarise(ones, RowRules(task, metrics[subject.task], self._rules.traits))
             mark, text = self._rules.marks[subject.task], summary_to_json(summary)
-            kept.append(KeptRow(subject.row_id, states[subject.row_id], mark, text))
-            made.append(summary)
-        self._store.keep_rows(kept)
-        return made
+            yield summary, KeptRow(subject.row_id, states.get(subject.row_id, ""), mark, text)
 
 
 def _parts(rows: Sequence[KeptRow]) -> Iterator[Sequence[KeptRow]]:

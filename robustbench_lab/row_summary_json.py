@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, overload
@@ -23,6 +24,7 @@ from robustbench_lab.row_summary import AbsentAttack, AttackName, AttackResult, 
 _NAMES = [field.name for field in fields(RowSubject) if field.type == "ComponentName"]
 _FACTS = [field.name for field in fields(RowSubject) if field.type != "ComponentName"]
 _PLAIN = ("forward_per_sample", "backward_per_sample", "wall_seconds", "minimum_norm")
+ROUNDING = 1e-6
 
 
 def summary_to_json(summary: RowSummary) -> str:
@@ -69,6 +71,31 @@ def summary_from_json(text: str) -> RowSummary:
         seeds=tuple(stored["seeds"]),
         **{name: stored[name] for name in _PLAIN},
     )
+
+
+def same_summary(one: str, other: str) -> bool:
+    """Whether two texts of `summary_to_json` say the same, up to the rounding of numbers on different machines."""
+    return _alike(_opened(one), _opened(other))
+
+
+def _opened(text: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(text)
+    replicates = document["replicates"]
+    return {
+        **document,
+        "attacks": json.loads(document["attacks"]),
+        "replicates": None if replicates is None else _read_numbers(replicates).tolist(),
+    }
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING) or (math.isnan(one) and math.isnan(other))
+    return bool(one == other)
 
 
 def _name(component: ComponentName) -> list[str]:

@@ -45,9 +45,11 @@ class Schedule:
     _pending: PendingUnits | None = None
     _stop_asked: str | None = None
     _cancelled: set[str] = field(default_factory=set)
+    _scope: Scope = field(default_factory=Scope)
 
     def run(self, run_id: str, plan: RunPlan, scope: Scope) -> None:
         """Evaluate what is not stored. Whatever ends this early, finished units and cells are kept."""
+        self._scope = scope
         to_do = cells_to_do(plan.cells, self.store, scope)
         for observer in self.context.observers:
             observer.run_started(run_id, to_do, len(plan.cells) - len(to_do))
@@ -169,7 +171,8 @@ class Schedule:
         if self._pending and _covered(units) < len(cell.samples.sample_ids):
             self._pending.drop(cell.cell_id)
         record = close_cell(cell, units, self.metrics.get(cell.task, {}), self.executor.name)
-        self.store.save_cell(record, run_id, artifacts=[unit.artifact for unit in units if unit.artifact])
+        artifacts = [unit.artifact for unit in units if unit.artifact]
+        self.store.save_cell(record, run_id, artifacts, keeps_ok=not self._scope.fresh)
         for observer in self.context.observers:
             observer.cell_finished(record)
 

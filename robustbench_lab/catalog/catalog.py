@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +179,9 @@ def _entries_of(loaded: LoadedPlugins, record: PluginRecord) -> Iterator[Entry]:
                 raise PluginError(f"{kind.hook}: {spec.name!r} cannot be a name: use letters, digits and - _ . : /")
             if isinstance(spec.factory, str) and spec.factory.count(":") != 1:
                 raise PluginError(f"{kind.hook}: the factory of '{spec.name}' must be 'package.module:object'")
+            for one in fields(spec):
+                if str(one.type).startswith("tuple[str") and isinstance(given := getattr(spec, one.name), str):
+                    raise PluginError(f"{kind.hook}: {one.name} of '{spec.name}' must be a tuple: ({given!r},)")
             yield Entry(kind, spec, record)
 
 

@@ -47,7 +47,8 @@ def cancel(
         if not cells:
             raise UsageError(f"no cell that is still to be evaluated begins with '{what}': `rbl plan` lists the cells")
     say(
-        f"cancelled {cells} cell{'' if cells == 1 else 's'}: stored as skipped once the units that run are finished;"
+        f"cancelled {cells} cell{'' if cells == 1 else 's'}: stored as skipped once the units that run are finished,"
+        " where these are not the last;"
         " the same command with --retry-failed or --fresh evaluates them"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -43,7 +44,8 @@ def check(
     from robustbench_lab.cli.output import print_json, results, say
     from robustbench_lab.exit_codes import ExitCode
     from robustbench_lab.pipeline import open_catalog
-    from robustbench_lab.ranking import task_metrics
+    from robustbench_lab.ranking import forged_rows, task_metrics
+    from robustbench_lab.report.formatting import printable
     from robustbench_lab.result_store import open_store
 
     catalog = open_catalog(plugin or [])
@@ -51,10 +53,10 @@ def check(
     metrics = {task: {metric.name: metric.function for metric in those} for task, those in named.items()}
     problems = []
     with open_store(db, create=False) as store:
-        for problem in store.check(metrics):
+        for problem in chain(store.check(metrics), forged_rows(store, catalog)):
             problems.append(problem)
             if not json:
-                results().write(problem + "\n")
+                results().write(printable(problem) + "\n")
         name = store.name
     if json:
         print_json({"schema_version": 1, "problems": problems})

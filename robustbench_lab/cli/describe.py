@@ -18,6 +18,7 @@ def describe(
     """Show a component's parameters with their defaults, and its documentation."""
     from robustbench_lab.cli.output import console
     from robustbench_lab.pipeline import open_catalog
+    from robustbench_lab.printable_text import printable
 
     catalog = open_catalog(plugin or [])
     key = kind.value.replace("-", "_")
@@ -25,10 +26,11 @@ def describe(
     entries = catalog.named(key, name)
     for entry in entries:
         tasks = f", for {' and '.join(entry.spec.tasks)}" if len(entries) > 1 else ""
-        out.print(f"{entry.spec.name}  ({entry.plugin.name} {entry.spec.version or entry.plugin.version}{tasks})")
+        plugin_name = printable(entry.plugin.name)
+        out.print(f"{entry.spec.name}  ({plugin_name} {entry.spec.version or entry.plugin.version}{tasks})")
         task = entry.spec.tasks[0] if entry.spec.tasks else None
         for parameter in catalog.parameters(key, name, task):
             default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
             out.print(f"  {parameter.name}: {default}")
         documentation = inspect.getdoc(catalog.load_factory(key, name, task)) or entry.spec.summary
-        out.print(f"\n{documentation}")
+        out.print("\n" + "\n".join(printable(line) for line in documentation.splitlines()))

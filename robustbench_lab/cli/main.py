@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import typer
 
@@ -28,7 +30,7 @@ from robustbench_lab.cli import (
     status,
     verify,
 )
-from robustbench_lab.cli.output import results_only
+from robustbench_lab.cli.output import results_only, say
 from robustbench_lab.errors import PluginError, RblError
 from robustbench_lab.exit_codes import ExitCode
 
@@ -46,6 +48,8 @@ BUILT_IN: dict[str, Callable[..., Any]] = {
     "describe": describe.describe,
     "devices": devices.devices,
 }
+LINGERING_SECONDS = 20.0
+"""For threads that plugins have left behind to end, once everything is said and stored."""
 GROUPS = {"plugins": plugins.app, "db": database.app}
 CommandLineError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 """Click's, or from some version on typer's own copy of it: a flag that does not exist, a number that is none."""
@@ -57,14 +61,28 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # `cuda:1` is the GPU that nvidia-smi calls 1
     warnings.formatwarning = _warning
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # started with `>&-`
     try:
         code = _run()
         sys.stdout.flush()
+        _wait_no_longer(code)
         sys.exit(code)
     except BrokenPipeError:
         # The reader has gone (`rbl leaderboard | head`); stop Python from complaining about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w")
+
+
+def _wait_no_longer(code: int) -> None:
+    """End the process in a while, if it has not ended by itself: Python waits for all threads, a plugin's as well."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        timer = threading.Timer(LINGERING_SECONDS, os._exit, (code,))
+        timer.daemon = True
+        timer.start()
 
 
 def _run() -> int:
@@ -153,5 +171,5 @@ def _warning(
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"rbl: {message}", file=sys.stderr)  # noqa: T201
+    say(f"rbl: {message}")
     return code

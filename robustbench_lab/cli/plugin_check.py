@@ -55,29 +55,32 @@ def check_component(catalog: Catalog, entry: Entry) -> Checked:
         remarks = tuple(_remarks(catalog, entry))
     except (Exception, SystemExit) as error:  # a plugin that exits must not end the check in silence
         remarks = (describe_error(error),)
+    if not remarks and entry.kind.name == "models" and entry.spec.reference_dataset is None:
+        return Checked(entry.title, "not checked", ("it was made, and not run: name a reference_dataset in its spec",))
     return Checked(entry.title, "wrong" if remarks else "ok", remarks)
 
 
 def _remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
     from robustbench_lab.testing import component_contracts as contracts
+    from robustbench_lab.workbench import module_of
 
     kind, task = entry.kind.name, _task(entry)
     made = catalog.resolve(kind, Component(entry.spec.name), task=task)
     if kind == "attacks":
         yield from _attack_remarks(catalog, entry)
     elif kind == "datasets":
-        yield from contracts.check_dataset(catalog.build(kind, made, task=task))
+        yield from contracts.check_dataset(*(catalog.build(kind, made, task=task) for _ in range(2)))
     elif kind == "defenses":
         if "detection" in entry.spec.tasks:
-            defended = catalog.build(kind, made, contracts.plain_detector(), task="detection")
+            defended = module_of(catalog.build(kind, made, contracts.plain_detector(), task="detection"), "defense")
             yield from contracts.check_detector_defense(defended, entry.spec.gradient)
         if "forecasting" in entry.spec.tasks:
-            defended = catalog.build(kind, made, contracts.plain_forecaster(), task="forecasting")
+            defended = module_of(catalog.build(kind, made, contracts.plain_forecaster(), task="forecasting"), "defense")
             yield from contracts.check_forecaster_defense(
                 defended, entry.spec.gradient, randomized=entry.spec.randomized
             )
         if not entry.spec.tasks or set(entry.spec.tasks) - {"detection", "forecasting"}:
-            defended = catalog.build(kind, made, contracts.plain_model(), task=task)
+            defended = module_of(catalog.build(kind, made, contracts.plain_model(), task=task), "defense")
             yield from contracts.check_defense(defended, entry.spec.gradient, randomized=entry.spec.randomized)
     else:
         yield from _model_remarks(catalog, entry)
@@ -104,6 +107,7 @@ def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
             sample_deterministic=entry.spec.sample_deterministic,
             minimum_norm=entry.spec.minimum_norm,
             joint=entry.spec.joint,
+            compares_samples=entry.spec.compares_samples,
             forecasting=entry.spec.tasks == ("forecasting",),
         ):
             yield f"in {name}: {remark}"

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from robustbench_lab.cli.cell_words import cell_name, result_text
 from robustbench_lab.contracts import MetricSpec
-from robustbench_lab.records import Cell, CellRecord
+from robustbench_lab.device_slots import Slot
+from robustbench_lab.records import Cell, CellRecord, WorkUnit
 from robustbench_lab.report.formatting import count_text
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_tracker import RunTracker
@@ -33,6 +34,10 @@ class LineProgress(RunObserver):
         """Say what is to come."""
         self._total = len(to_do)
         self._say(f"run {run_id}: {count_text(len(to_do), 'cell')} to evaluate, {stored} stored already")
+
+    def unit_retried(self, unit: WorkUnit, slot: Slot, reason: str) -> None:
+        """Say what was lost."""
+        self._say(f"{slot.name}: {cell_name(unit.cell)} begins again: {reason}")
 
     def cell_finished(self, record: CellRecord) -> None:
         """Say what came out."""

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from robustbench_lab.cli.stored_results import RUN_SCRIPTS
+
 
 def report(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write index.html to.")] = Path("report"),
@@ -15,6 +17,7 @@ def report(
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, help="Samples shown of each result whose adversarial inputs were saved.")
     ] = 3,
+    run_scripts: Annotated[bool, typer.Option("--run-scripts", help=RUN_SCRIPTS)] = False,
     db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
     plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
 ) -> None:
@@ -32,6 +35,6 @@ def report(
         provenance = {record.cell.cell_id: store.run_of(record.cell.cell_id) for record in built.records}
         files = {cell_id: store.artifacts(cell_id) for cell_id in provenance} if pictures else {}
         folder = store.artifacts_folder
-    shown = report_pictures(built.records, files, folder, catalog, pictures)
+    shown = report_pictures(built.records, files, folder, catalog, pictures, run_scripts=run_scripts)
     page = write_report(built, provenance, out, shown)
     say(f"wrote {page}")

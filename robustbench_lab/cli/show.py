@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from robustbench_lab.cli.stored_results import RUN_SCRIPTS
+
 if TYPE_CHECKING:
     from robustbench_lab.report.cell_pictures import CellPictures
 
@@ -21,6 +23,7 @@ def show(
         Optional[Path],  # noqa: UP045
         typer.Option("--pictures", help="Folder to write pictures of a few samples to: clean and under attack."),
     ] = None,
+    run_scripts: Annotated[bool, typer.Option("--run-scripts", help=RUN_SCRIPTS)] = False,
     db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
     plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
 ) -> None:
@@ -46,7 +49,7 @@ def show(
         metrics = task_metrics(catalog, {record.cell.task})[record.cell.task]
         console().print(renderable(record, provenance, samples=samples, metrics=metrics))
     if pictures is not None:
-        _write(PictureMaker(catalog).of_cell(record, artifacts, folder, PICTURES), pictures)
+        _write(PictureMaker(catalog, run_scripts).of_cell(record, artifacts, folder, PICTURES), pictures)
 
 
 def _write(made: CellPictures, folder: Path) -> None:

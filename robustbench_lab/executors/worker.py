@@ -72,8 +72,11 @@ class _Outgoing:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._lock = Lock()
+        self._process = os.getpid()
 
     def send(self, message: Any) -> None:
+        if os.getpid() != self._process:  # a copy of it that a plugin has forked: it would speak for the worker
+            os._exit(0)
         try:
             with self._lock:
                 write_message(self._stream, message)

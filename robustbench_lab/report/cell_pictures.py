@@ -59,6 +59,8 @@ class PictureMaker:
     """Makes the pictures of cells; datasets are kept from one cell to the next."""
 
     catalog: Catalog
+    run_scripts: bool = False
+    """Whether models may be programs in files that the database names: see `cell_here`."""
     _datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def of_cell(self, record: CellRecord, artifacts: Sequence[Artifact], folder: Path, count: int) -> CellPictures:
@@ -105,7 +107,7 @@ class PictureMaker:
         attacked: Mapping[int, NDArray[np.float32]],
     ) -> tuple[Picture, ...]:
         try:
-            model = forecast_windows.forecast_model(record, self.catalog)
+            model = forecast_windows.forecast_model(record, self.catalog, run_scripts=self.run_scripts)
             inputs = np.stack([attacked[position] for position in positions])
             windows = forecast_windows.drawn_windows(record, outcomes, dataset, model, positions, inputs)
         except Exception as error:  # models need files and libraries that may not be here

@@ -82,7 +82,8 @@ def _grid(lines: Sequence[Line]) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in lines:
-        grid.add_row(Text(f"  {name}"), Text(value) if isinstance(value, str) else value)
+        shown = Text(write.printable(value)) if isinstance(value, str) else value
+        grid.add_row(Text(f"  {write.printable(name)}"), shown)
     return grid
 
 
@@ -123,7 +124,10 @@ def _findings(record: CellRecord) -> Iterator[Line]:
 
     for finding in record.findings:
         text = f"  {write.printable(finding.line)}"
-        yield finding.severity.value, Text.assemble((finding.code, SEVERITY_STYLES[finding.severity]), text)
+        yield (
+            finding.severity.value,
+            Text.assemble((write.printable(finding.code), SEVERITY_STYLES[finding.severity]), text),
+        )
 
 
 def _samples(record: CellRecord, outcomes: Outcomes) -> Table:

@@ -7,21 +7,33 @@ import io
 from collections.abc import Iterator
 
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable
+from robustbench_lab.report.formatting import printable
 
+FORMULA = ("=", "+", "-", "@")
 SEPARATOR = "; "
 """Between several values in one field."""
 
 
 def render(leaderboard: Leaderboard) -> str:
-    """RFC 4180 with a header. A metric that a table's task does not have is left empty."""
+    """RFC 4180 with a header. A metric that a table's task does not have is left empty.
+
+    Text has no control characters, and none begins as a formula does: spreadsheets would compute it.
+    """
     names = list(dict.fromkeys(metric.name for table in leaderboard.tables for metric in table.metrics))
     stated = list(dict.fromkeys(metric.name for table in leaderboard.tables for metric in table.published))
     lines = [dict(_fields(row, table, names, stated)) for table in leaderboard.tables for row in table.rows]
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(lines[0]) if lines else ["rank", "model"])
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: _harmless(value) for name, value in line.items()} for line in lines)
     return stream.getvalue()
+
+
+def _harmless(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
 
 
 def _fields(

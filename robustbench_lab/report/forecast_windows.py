@@ -38,18 +38,15 @@ def chosen_windows(outcomes: Outcomes, count: int) -> list[int]:
     return [int(order[rank]) for rank in dict.fromkeys(ranks.tolist())]
 
 
-def forecast_model(record: CellRecord, catalog: Catalog) -> nn.Module:
-    """The cell's model with its defense, on the CPU. Raises ValueError where it is another one here."""
+def forecast_model(record: CellRecord, catalog: Catalog, *, run_scripts: bool) -> nn.Module:
+    """The cell's model with its defense, on the CPU. Raises OtherHereError where it is another one here."""
     import torch
 
-    from robustbench_lab.component_syntax import parse_component
+    from robustbench_lab.cell_here import cell_here
     from robustbench_lab.workbench import Workbench
 
-    cell = record.cell
-    for part, kind in ((cell.model, "models"), (cell.defense, "defenses")):
-        if catalog.resolve(kind, parse_component(part.label), task=cell.task).identity != part.identity:
-            raise ValueError(f"'{part.label}' is not the same here: other contents, or another version")
-    return Workbench(catalog, torch.device("cpu")).load(cell).defended_model
+    here = cell_here(record.cell, catalog, run_scripts=run_scripts)
+    return Workbench(catalog, torch.device("cpu")).load(here.cell).defended_model
 
 
 def drawn_windows(

@@ -11,6 +11,7 @@ from typing import Any
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
+from robustbench_lab.printable_text import printable as printable
 from robustbench_lab.records import CellRecord, Finding
 from robustbench_lab.row_summary import AttackResult
 
@@ -19,11 +20,6 @@ EXPLANATION = (
     "95% intervals. A sample counts as robust when none of the row's attacks broke it. "
     "Passes: forward/backward per sample. Rows with the same rank (1=) cannot be told apart by a paired test."
 )
-
-
-def printable(text: str) -> str:
-    """On one line and without control characters, so that a name cannot move the cursor or forge a line."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def count_text(count: int, noun: str) -> str:

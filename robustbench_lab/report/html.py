@@ -55,7 +55,12 @@ def render(
 
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     records = {record.cell.cell_id: record for record in leaderboard.records}
     runs = _runs({cell_id: one for cell_id, one in provenance.items() if cell_id in records})
@@ -75,6 +80,11 @@ def render(
         runs=runs,
         environments=_environments(runs),
     )
+
+
+def _shown(value: Any) -> Any:
+    """Every text without control characters: autoescape knows none, and one of them turns a line around."""
+    return write.printable(value) if type(value) is str else value
 
 
 def _summary(leaderboard: Leaderboard) -> str:

@@ -33,9 +33,13 @@ def report_pictures(
     folder: Path,
     catalog: Catalog,
     count: int,
+    *,
+    run_scripts: bool = False,
 ) -> ReportPictures:
-    """Pictures of up to `count` samples of each cell. artifacts: files by cell id, below `folder`."""
+    """Pictures of up to `count` samples of each cell. artifacts: files by cell id, below `folder`. run_scripts: see
+    `PictureMaker`.
+    """
     saved = [record for record in records if artifacts.get(record.cell.cell_id)]
-    maker = PictureMaker(catalog)
+    maker = PictureMaker(catalog, run_scripts)
     made = (maker.of_cell(record, artifacts[record.cell.cell_id], folder, count) for record in saved[:MOST_CELLS])
     return ReportPictures(tuple(made), len(saved[MOST_CELLS:]))

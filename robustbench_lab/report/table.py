@@ -246,4 +246,4 @@ def _notes(table: LeaderboardTable) -> Iterator[Text]:
     for note in write.notes(table):
         for finding in note.findings:
             mark = (f"[{note.number}] ", "yellow")
-            yield Text.assemble(mark, (finding.code, "bold"), f"  {write.printable(finding.line)}")
+            yield Text.assemble(mark, (write.printable(finding.code), "bold"), f"  {write.printable(finding.line)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from sqlalchemy import Connection, select
@@ -15,6 +16,7 @@ from robustbench_lab.records import CellRecord, Outcomes, Status
 from robustbench_lab.result_store import reading, rows, schema
 from robustbench_lab.result_store.artifact_files import Artifact, artifact_problem
 from robustbench_lab.result_store.chunks import chunks
+from robustbench_lab.result_store.store_errors import store_errors
 
 Metrics = Mapping[str, Mapping[str, Callable[[Outcomes], Estimate]]]
 """Task to metric name to metric."""
@@ -62,8 +64,10 @@ def _check_cells(connection: Connection, metrics: Metrics) -> Iterator[str]:
 
 def _read(connection: Connection, cell_ids: list[str]) -> Iterator[tuple[str, CellRecord | Exception]]:
     """Cells, or what is wrong with them: together where they can be read, otherwise one by one."""
+    file = connection.dialect.name == "sqlite"  # a server fails as a whole
     try:
-        records = reading.cells(connection, [], cell_ids, with_outcomes=True)
+        with store_errors("the file") if file else nullcontext():
+            records = reading.cells(connection, [], cell_ids, with_outcomes=True)
     except UNREADABLE as error:
         if len(cell_ids) == 1:
             yield cell_ids[0], error
@@ -86,7 +90,11 @@ def _check_record(record: CellRecord, metrics: Mapping[str, Callable[[Outcomes],
         yield f"it has outcomes of {len(outcomes)} samples, and {count} samples"
     for name, stored in record.metrics.items():
         if name in metrics and not _same(stored, computed := metrics[name](outcomes)):
-            yield f"{name} is stored as {stored.value:.6g}, and its outcomes give {computed.value:.6g}"
+            yield f"{name} is stored as {_shown(stored)}, and its outcomes give {_shown(computed)}"
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.value:.6g} [{estimate.low:.6g}, {estimate.high:.6g}]"
 
 
 def _same(stored: Estimate, computed: Estimate) -> bool:

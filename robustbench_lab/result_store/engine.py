@@ -51,12 +51,15 @@ def sqlite_file(url: URL) -> Path | None:
 
 
 def readable_url(url: URL) -> URL:
-    """The same database for those who only read, on a medium or in a folder that takes no files.
+    """The same database for those who only read a file, or in a folder, that cannot be written.
 
-    SQLite reads a database in WAL mode only where it can put a file beside it, or is told that nothing changes it.
+    SQLite reads a database in WAL mode only where it can put files beside it, or is told that nothing changes it. Those
+    beside a read-only file would be read-only as well, and stay in the way when it is made writable.
     """
     file = sqlite_file(url)
-    if file is None or not file.is_file() or os.access(file.parent, os.W_OK) or Path(f"{file}-wal").exists():
+    if file is None or not file.is_file() or Path(f"{file}-wal").exists():
+        return url
+    if os.access(file, os.W_OK) and os.access(file.parent, os.W_OK):
         return url
     unchanged = {"mode": "ro", "immutable": "1", "uri": "true"}
     return url.set(database=f"file:{quote(str(file.absolute()))}").update_query_dict(unchanged)

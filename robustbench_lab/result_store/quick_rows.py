@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,7 +22,7 @@ def quick_rows(database: str, tasks: Sequence[str] = ()) -> list[KeptRow] | None
 
     Whatever is wrong with the file is left to `open_store`, which says so.
     """
-    if "://" in database or not Path(database).is_file():
+    if "://" in database or not Path(database).is_file() or not os.access(database, os.W_OK):
         return None
     query = _OF_ALL.format(of_tasks=f"AND cells.task IN ({', '.join('?' * len(tasks))})" if tasks else "")
     try:
@@ -32,5 +33,5 @@ def quick_rows(database: str, tasks: Sequence[str] = ()) -> list[KeptRow] | None
             if connection.execute("SELECT version_num FROM alembic_version").fetchall() != [(REVISION,)]:
                 return None
             return [KeptRow(*row) for row in connection.execute(query, tuple(tasks))]
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         return None

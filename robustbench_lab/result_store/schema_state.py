@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from sqlalchemy import Connection, Engine, inspect, text
 
 from robustbench_lab.errors import StoreError
@@ -41,7 +43,8 @@ def check_current(revision: str, name: str) -> None:
     """Raise StoreError unless the database has the schema that this code reads and writes."""
     check_not_newer(revision, name)
     if revision != REVISION:
-        raise StoreError(f"{name} has schema {revision}, this rbl needs {REVISION}: run `rbl db upgrade --db {name}`")
+        advice = f"run `rbl db upgrade --db {shlex.quote(name)}`"
+        raise StoreError(f"{name} has schema {revision}, this rbl needs {REVISION}: {advice}")
 
 
 def migrate(engine: Engine, name: str) -> None:

@@ -100,18 +100,19 @@ class ResultStore:
 
     # ------------------------------------------------------------ cells
 
-    def save_cell(self, record: CellRecord, run_id: str, artifacts: Sequence[bytes] = ()) -> None:
+    def save_cell(
+        self, record: CellRecord, run_id: str, artifacts: Sequence[bytes] = (), *, keeps_ok: bool = False
+    ) -> None:
         """Close a cell: store its result in place of an earlier one, and forget its units.
 
         artifacts: adversarial inputs as safetensors, in order of the samples; they are written as files first.
+        keeps_ok: an earlier result that is ok stays where this one is not: another run has got it meanwhile.
         """
         with store_errors(self.name):
             files = write_artifacts(self.artifacts_folder, record.cell.cell_id, artifacts)
         values = rows.cell_rows(record, run_id, files)
-        kept = {file.path for file in files}
         self._save(
-            lambda connection: writing.replace_cell(connection, values),
-            then=lambda stale: self._remove_files(stale - kept),
+            lambda connection: writing.replace_cell(connection, values, keeps_ok=keeps_ok), then=self._remove_files
         )
 
     def delete_cells(self, cell_ids: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
 
 from robustbench_lab.provenance import content_hash
+from robustbench_lab.records import Status
 from robustbench_lab.redaction import redacted
 from robustbench_lab.result_store import rows, schema
 from robustbench_lab.result_store.chunks import chunks
@@ -23,6 +24,7 @@ _DELETE_SLICE = delete(schema.unit_outcomes).where(
 )
 _INSERT_UNIT = insert(schema.unit_outcomes)
 _FIND_SAMPLES = select(schema.sample_sets.c.id).where(schema.sample_sets.c.id == bindparam("id"))
+_STATUS = select(schema.cells.c.status).where(schema.cells.c.cell_id == bindparam("id"))
 _INSERT_CELL = insert(schema.cells)
 _INSERT_METRICS = insert(schema.metrics)
 _INSERT_OUTCOMES = insert(schema.sample_outcomes)
@@ -74,11 +76,18 @@ def replace_unit(connection: Connection, values: rows.Values) -> None:
     connection.execute(_INSERT_UNIT, values)
 
 
-def replace_cell(connection: Connection, values: rows.CellRows) -> set[str]:
-    """A closed cell in place of its units and of an earlier result; returns the paths of that one's files."""
+def replace_cell(connection: Connection, values: rows.CellRows, *, keeps_ok: bool) -> set[str]:
+    """A closed cell in place of its units and of an earlier result; returns the paths of files that nothing refers to.
+
+    keeps_ok: whether an earlier result stays that is ok where the new one is not.
+    """
+    cell_id, status, files = values.cell["cell_id"], values.cell["status"], {file["path"] for file in values.artifacts}
+    if keeps_ok and status != Status.OK and connection.scalar(_STATUS, {"id": cell_id}) == Status.OK:
+        connection.execute(_DELETE_UNITS, {"ids": [cell_id]})
+        return files - set(connection.scalars(_FILES_OF_CELLS, {"ids": [cell_id]}))
     if connection.scalar(_FIND_SAMPLES, {"id": values.samples.identity}) is None:
         connection.execute(insert(schema.sample_sets), rows.sample_set_values(values.samples))
-    stale = delete_cells(connection, [values.cell["cell_id"]])
+    stale = delete_cells(connection, [cell_id])
     connection.execute(_INSERT_CELL, values.cell)
     forget_summaries(connection, [values.cell["row_id"]])
     children = (
@@ -89,7 +98,7 @@ def replace_cell(connection: Connection, values: rows.CellRows) -> set[str]:
     for statement, child_values in children:
         if child_values:
             connection.execute(statement, child_values)
-    return stale
+    return stale - files
 
 
 def delete_cells(connection: Connection, cell_ids: Iterable[str]) -> set[str]:

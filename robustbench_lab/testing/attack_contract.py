@@ -6,21 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import ThreatModel
 from robustbench_lab.errors import describe_error
 from robustbench_lab.global_randomness import seeded
+from robustbench_lab.model_mark import check_unchanged, model_mark
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.tasks.forecasting_objectives import Error
 from robustbench_lab.testing.known_forecasters import forecast_setting
-from robustbench_lab.testing.known_models import KNOWN, HalfSpace, half_space_setting
+from robustbench_lab.testing.known_models import KNOWN, CurvedHalfSpace, HalfSpace, half_space_setting
+from robustbench_lab.testing.recorded_queries import RecordedQueries, asks_otherwise
 
 Run = Callable[[AttackProblem], None]
 
-ONE_BY_ONE = 6
-"""Samples attacked once more with a batch for each."""
+ONE_IN = 4
+"""Of so many samples one is attacked once more, without the others and with a batch for each."""
 
 
 def check_attack(
@@ -31,23 +34,26 @@ def check_attack(
     sample_deterministic: bool,
     minimum_norm: bool = False,
     joint: bool = False,
+    compares_samples: bool = False,
     forecasting: bool = False,
 ) -> list[str]:
     """What is wrong with an attack, a line each; nothing where it keeps to the contract.
 
     run: the attack with its parameters bound. threat_model_of: eps to the threat model it is checked in, named `norm`.
     Where no closed form is known for that one, eps is 1, and what it could break is not checked. forecasting: whether
-    it is for forecasters only.
+    it is for forecasters only. The others: what its spec declares.
     """
     if forecasting:
-        setting = forecast_setting(threat_model_of(1.0), Error())
+        setting = forecast_setting(threat_model_of(1.0), Error(), samples=12, batch_size=5)
         reach = torch.ones(len(setting.clean))
     else:
         clean = half_space_setting(threat_model_of(1.0)).clean
         reach = HalfSpace().distance(clean, norm) if norm in KNOWN else torch.ones(len(clean))
         setting = half_space_setting(threat_model_of(float(reach.median())), minimum_norm=minimum_norm)
+        # The same distances, and gradients of different size: means over a batch show.
+        setting = replace(setting, model=CurvedHalfSpace().eval())
     try:
-        problem = _attacked(run, setting)
+        problem, queries = _attacked(run, setting)
     except Exception as error:
         return [f"it stops with {describe_error(error)}"]
     audit = audit_attack(problem, setting, setting.model, passes=1)
@@ -60,24 +66,40 @@ def check_attack(
     if bool((problem.unmoved & setting.open).any()):
         wrong.append("it tries nothing but the clean input on some samples: hand candidates to problem.submit")
     if sample_deterministic:
-        wrong += _check_repeatable(run, setting, problem, joint=joint)
+        if not torch.equal(queries, _attacked(run, setting, "another global seed")[1]):
+            text = (
+                "draw random numbers from the problem (problem.uniform, problem.normal), and keep nothing between calls"
+            )
+            wrong.append(f"two runs differ: {text}")
+        else:
+            wrong += _check_each_on_its_own(run, setting, problem, queries, joint=joint, compares=compares_samples)
     return wrong
 
 
-def _check_repeatable(run: Run, setting: ProblemSetting, first: AttackProblem, *, joint: bool) -> list[str]:
-    again = _attacked(run, setting, "another global seed")
-    if not torch.equal(first.candidates, again.candidates):
-        return ["two runs differ: draw random numbers from the problem (problem.uniform, problem.normal)"]
-    # Few of the samples: one at a time they take as long as all the others together. Not where each one matters to all.
-    few = setting.open if joint else setting.open & (setting.open.cumsum(0) <= ONE_BY_ONE)
-    one_by_one = _attacked(run, replace(setting, batch_size=1, open=few))
-    if not torch.equal(first.claimed[few], one_by_one.claimed[few]):
-        return ["its outcomes depend on the batch size: treat every sample on its own"]
+def _check_each_on_its_own(
+    run: Run, setting: ProblemSetting, problem: AttackProblem, queries: Tensor, *, joint: bool, compares: bool
+) -> list[str]:
+    """problem, queries: of the attack on all samples."""
+    # Few of the samples: one at a time they take as long as all the others together. Not the first ones, whose random
+    # numbers are the same with fewer samples behind them. Where each sample matters to all, all.
+    few = setting.open if joint else setting.open & (setting.open.cumsum(0) % ONE_IN == ONE_IN - 1)
+    alone, asked = _attacked(run, replace(setting, batch_size=1, open=few))
+    if not torch.equal(problem.claimed[few], alone.claimed[few]):
+        return ["its outcomes depend on the batch size, or on the other samples: treat every sample on its own"]
+    # A clean input tells something of the model only, such as the number of its classes.
+    harmless = torch.cat([queries, setting.clean.flatten(1)])
+    if not (joint or compares) and asks_otherwise(asked, harmless):
+        text = "no mean, norm, sort or random draw may run over the batch dimension, or compares_samples=True says that"
+        return [f"what it tries on a sample depends on the other samples: {text} it is meant"]
     return []
 
 
-def _attacked(run: Run, setting: ProblemSetting, global_seed: str = "check") -> AttackProblem:
-    problem = AttackProblem(setting)
+def _attacked(run: Run, setting: ProblemSetting, global_seed: str = "check") -> tuple[AttackProblem, Tensor]:
+    """The problem afterwards, and every input that the model was shown, `[Q, D]`."""
+    model = RecordedQueries(setting.model, setting.clean[0].numel())
+    problem = AttackProblem(replace(setting, model=model))
+    before = model_mark(setting.model)
     with seeded(global_seed):
         run(problem)
-    return problem
+    check_unchanged(setting.model, before)
+    return problem, model.inputs

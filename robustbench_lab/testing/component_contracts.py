@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from robustbench_lab.contracts import Dataset, GradientKind
+from robustbench_lab.contracts import Dataset, GradientKind, Samples
 from robustbench_lab.preflight import check_samples
 from robustbench_lab.tasks.boxes import iou
 from robustbench_lab.tasks.detector_output import DetectorOutput
@@ -17,27 +20,50 @@ from robustbench_lab.testing.known_models import SHAPE, HalfSpace
 FEW = 8
 
 
-def check_dataset(dataset: Dataset) -> list[str]:
-    """What is wrong with a dataset, a line each."""
+def check_dataset(dataset: Dataset, again: Dataset | None = None) -> list[str]:
+    """What is wrong with a dataset, a line each. again: the same one, made a second time."""
+    if missing := [name for name in ("revision", "sample_ids", "bounds", "classes") if not hasattr(dataset, name)]:
+        return [f"it lacks {', '.join(missing)}: see robustbench_lab.contracts.Dataset"]
     ids = list(dataset.sample_ids)
     if not ids:
         return ["it has no samples"]
     wrong = []
+    if any(not isinstance(one, str) for one in (dataset.revision, *ids)):
+        wrong.append("revision and sample_ids must be text: random numbers and results are tied to them")
     if len(set(ids)) != len(ids):
         wrong.append("sample_ids are not unique: outcomes could not be told apart")
     few = list(range(min(FEW, len(ids))))
     samples = dataset.load(few)
+    if not isinstance(samples, Samples):
+        return [*wrong, f"load must return Samples(inputs, targets), not {type(samples).__name__}"]
     wrong += [finding.message for finding in check_samples(samples, dataset.bounds)]
     backwards = dataset.load(few[::-1]).inputs.flip(0)
     if backwards.shape == samples.inputs.shape and not torch.equal(backwards, samples.inputs):
         wrong.append("load(indices) must return the samples in the order asked for, the same at every call")
+    wrong += _wrong_targets(samples.targets, len(few), dataset.classes)
+    if again is not None and not torch.equal(again.load(few).inputs, samples.inputs):
+        wrong.append("made a second time it holds other samples: seed what it draws, or keep it in a file")
     return wrong
+
+
+def _wrong_targets(targets: Any, count: int, classes: int | None) -> Iterator[str]:
+    """targets: of `count` samples."""
+    parts = targets.values() if isinstance(targets, Mapping) else [targets]
+    if any(len(part) != count for part in parts):
+        yield "load(indices) must return as many targets as inputs"
+    if classes is not None and isinstance(targets, Tensor) and targets.ndim == 1:
+        if targets.dtype is not torch.int64:
+            yield f"labels are {targets.dtype}, not int64: use labels.long()"
+        elif not bool(((targets >= 0) & (targets < classes)).all()):
+            yield f"labels must lie in 0..{classes - 1}, for its {classes} classes"
 
 
 def check_defense(defended: nn.Module, gradient: GradientKind, *, randomized: bool) -> list[str]:
     """What is wrong with a defense put in front of a `HalfSpace`, a line each."""
-    x = torch.rand(FEW, *SHAPE, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    prediction = defended.eval()(x)
+    x = torch.rand(FEW, *SHAPE, generator=torch.Generator().manual_seed(0))
+    if wrong := _careless(defended.eval(), x):
+        return [wrong]
+    prediction = defended(x.requires_grad_())
     if prediction.shape != (FEW, 2):
         return [f"behind it a model with logits [{FEW}, 2] returns {list(prediction.shape)}"]
     return _declared_otherwise(defended, x, prediction, gradient, randomized=randomized)
@@ -45,11 +71,25 @@ def check_defense(defended: nn.Module, gradient: GradientKind, *, randomized: bo
 
 def check_forecaster_defense(defended: nn.Module, gradient: GradientKind, *, randomized: bool) -> list[str]:
     """What is wrong with a defense put in front of a `LinearForecaster`, a line each."""
-    x = torch.randn(FEW, HISTORY, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    prediction = point(defended.eval()(x))
+    x = torch.randn(FEW, HISTORY, 2, generator=torch.Generator().manual_seed(0))
+    if wrong := _careless(defended.eval(), x):
+        return [wrong]
+    prediction = point(defended(x.requires_grad_()))
     if prediction.shape != (FEW, HORIZON, 2):
         return [f"behind it a model with forecasts [{FEW}, {HORIZON}, 2] returns {list(prediction.shape)}"]
     return _declared_otherwise(defended, x, prediction, gradient, randomized=randomized)
+
+
+def _careless(defended: nn.Module, x: Tensor) -> str | None:
+    """What a defense does beside its work, when it is called on `x`."""
+    before = x.clone()
+    with torch.no_grad():
+        defended(x)
+    if not torch.equal(x, before):
+        return "it changes its input in place: let it work on a copy"
+    if any(module.training for module in defended.modules()):
+        return "it goes to training mode when it is called: leave the mode as it is"
+    return None
 
 
 def _declared_otherwise(
@@ -61,6 +101,12 @@ def _declared_otherwise(
     differs = not torch.equal(prediction, again if isinstance(again, Tensor) else point(again))
     if differs and not randomized:
         wrong.append("repeated passes differ: declare randomized=True")
+    elif not randomized:
+        with torch.no_grad():
+            alone = defended(x[:1])
+        alone = alone if isinstance(alone, Tensor) else point(alone)
+        if alone.shape != prediction[:1].shape or not torch.allclose(alone, prediction[:1], rtol=1e-3, atol=1e-5):
+            wrong.append("what it makes of a sample depends on the others in its batch: use no statistics of the batch")
     if gradient is not GradientKind.NONE:
         passed = prediction.requires_grad and torch.autograd.grad(prediction[:, 0].sum(), x)[0].any()
         if not bool(passed):

@@ -64,6 +64,17 @@ class HalfSpace(nn.Module):
         return share
 
 
+class CurvedHalfSpace(HalfSpace):
+    """The same boundary, and so the same distances, but logits that are larger by another factor for each input.
+
+    So gradients differ in size from sample to sample, which they do not where logits are linear.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs `[N, 1, 5, 5]` to logits `[N, 2]`."""
+        return super().forward(x) * (1 + 20 * (x - 0.5).square().flatten(1).sum(1, keepdim=True))
+
+
 def half_space_setting(
     threat_model: ThreatModel,
     *,

@@ -15,6 +15,7 @@ PLUGINS = CORE.parent / "plugins"
 STAGES = {
     "experiment_spec": 1,
     "run_plan": 2,
+    "cell_here": 3,
     "evaluate_cell": 3,
     "result_store": 3,
     "executors": 4,

@@ -317,12 +317,15 @@ def test_a_new_plugin_works_at_once_and_its_results_stand_in_the_table(tmp_path:
 
 
 LOUD = """
+import ctypes, os
 print("loud: imported")
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import AttackSpec, DatasetSpec
 
 def step(problem):
     print("loud: attack")
+    os.write(1, b"loud: system call\\n")
+    ctypes.CDLL(None).puts(b"loud: library in C")
     _, gradient = problem.loss_and_gradient(problem.clean)
     problem.submit(problem.project(problem.clean + problem.eps * problem.steepest(gradient, problem.clean)))
 
@@ -356,7 +359,7 @@ def test_what_a_plugin_prints_never_mixes_with_results_and_its_crash_costs_its_o
     cells = {cell["attack"]: cell for cell in run.document["cells"]}
     assert (cells["step"]["status"], cells["crash"]["status"]) == ("ok", "failed")
     assert (cells["crash"]["reason"], cells["crash"]["metrics"]) == ("RuntimeError: it broke", {})
-    for what in ("imported", "hook", "dataset", "attack"):
+    for what in ("imported", "hook", "dataset", "attack", "system call", "library in C"):
         assert f"loud: {what}\n" in run.err
     for command in (
         ("plan", *flags),

@@ -88,7 +88,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
 
 def drawn(stored: Stored, count: int = 6) -> CellPictures:
     folder, record, files = stored
-    return PictureMaker(open_catalog()).of_cell(record, files, folder, count)
+    return PictureMaker(open_catalog(), run_scripts=True).of_cell(record, files, folder, count)
 
 
 def texts(svg: bytes) -> list[str]:
@@ -134,7 +134,7 @@ def windows_of(stored: Stored, positions: list[int]) -> list[Window]:
     attacked = np.stack([saved[position] for position in positions])
     catalog = open_catalog()
     dataset = catalog.build("datasets", record.cell.dataset, task="forecasting")
-    model = forecast_model(record, catalog)
+    model = forecast_model(record, catalog, run_scripts=True)
     return drawn_windows(record, outcomes_of(stored), dataset, model, positions, attacked)
 
 
@@ -225,14 +225,21 @@ def test_another_model_under_the_same_name_is_not_drawn(stored: Stored) -> None:
 def test_show_and_the_report_hold_the_windows(stored: Stored, tmp_path: Path) -> None:
     folder, record, _ = stored
     database = str(next(folder.parent.glob("*.db")))
-    show(record.cell.cell_id, pictures=tmp_path / "pictures", db=database)
+    show(record.cell.cell_id, pictures=tmp_path / "pictures", run_scripts=True, db=database)
     files = sorted(one.name for one in (tmp_path / "pictures").iterdir())
     assert len(files) == 6
     assert all(re.fullmatch(rf"{record.cell.cell_id}-\d{{5}}\.svg", name) for name in files)
-    report(out=tmp_path / "report", db=database)
+    report(out=tmp_path / "report", run_scripts=True, db=database)
     text = (tmp_path / "report" / "index.html").read_text()
     assert text.count('src="data:image/svg+xml;base64,') == 3
     assert "more than k times what it is without attack" in text
+
+
+def test_no_program_that_a_database_names_is_run_for_a_picture(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, record, files = stored
+    monkeypatch.setattr("rbl_files.torch_script._run", lambda script: pytest.fail(f"{script} is run"))
+    made = PictureMaker(open_catalog()).of_cell(record, files, folder, 1)
+    assert "read it, then give --run-scripts" in (made.remark or "")
 
 
 def test_a_result_with_metrics_that_nobody_knows_is_verified(stored: Stored) -> None:
@@ -243,7 +250,8 @@ def test_a_result_with_metrics_that_nobody_knows_is_verified(stored: Stored) -> 
     unknown = {name: replace(one, value=float("nan")) for name, one in record.metrics.items() if name == "clean_wql"}
     metrics["clean_wql"] = lambda outcomes: replace(record.metrics["clean_wql"], value=float("nan"))
     bench = Workbench(catalog, torch.device("cpu"))
-    told = verify(replace(record, metrics=record.metrics | unknown), files, folder, bench, metrics)
+    half_known = replace(record, metrics=record.metrics | unknown)
+    told = verify(half_known, files, folder, bench, metrics, run_scripts=True)
     assert told.outcome is Outcome.VERIFIED, told.remarks
 
 

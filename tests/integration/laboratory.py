@@ -155,6 +155,17 @@ def overwrites_the_clean_inputs(problem: AttackProblem) -> None:
     problem.submit(x)
 
 
+def changes_the_weights(problem: AttackProblem) -> None:
+    for parameter in problem.counted_model.parameters():
+        parameter.data.zero_()
+    problem.submit(problem.random_start())
+
+
+def leaves_training_mode(problem: AttackProblem) -> None:
+    problem.counted_model.train()
+    problem.submit(problem.random_start())
+
+
 def interruptible(problem: AttackProblem) -> None:
     Interrupted.calls += 1
     if Interrupted.calls == Interrupted.at_call:
@@ -181,6 +192,8 @@ ATTACKS = (
     wrong_shape,
     prints,
     overwrites_the_clean_inputs,
+    changes_the_weights,
+    leaves_training_mode,
     interruptible,
     bright_half,
     notes_passes,

@@ -260,8 +260,9 @@ def test_a_sound_database_has_no_problems(ours: ResultStore) -> None:
 DAMAGE = {
     "UPDATE sample_outcomes SET packed = :bytes WHERE cell_id = 'a'": "a: cannot be read: stored outcomes",
     "UPDATE sample_sets SET packed_ids = :bytes": "a: cannot be read: stored outcomes or samples",
-    "UPDATE metrics SET value = 0.5 WHERE name = 'robust_accuracy'": "a: robust_accuracy is stored as 0.5, and its "
-    "outcomes give 0.25",
+    "UPDATE metrics SET value = 0.5 WHERE name = 'robust_accuracy'": "a: robust_accuracy is stored as 0.5 [",
+    "UPDATE metrics SET low = 0.02 WHERE name = 'robust_accuracy'": "0.25 [0.02, 0.81], and its outcomes "
+    "give 0.25 [0.01, 0.81]",
     "DELETE FROM sample_outcomes": "a: it is ok, but has no outcomes",
     "UPDATE cells SET adversary = 'oblivious'": "a: it does not belong to the leaderboard row",
     "UPDATE cells SET definition = '{}'": "a: cannot be read: 'model'",
@@ -295,6 +296,15 @@ def test_rows_that_refer_to_nothing_are_found_in_a_file(theirs: ResultStore) -> 
     fill(theirs, examples.ok_record("a"))
     execute(theirs, "UPDATE metrics SET cell_id = 'nowhere'")  # a program that does not switch foreign keys on
     assert any("metrics refers to a row of cells" in problem for problem in theirs.check({}))
+
+
+def test_a_text_that_is_no_text_any_more_costs_its_cell_alone(theirs: ResultStore) -> None:
+    fill(theirs, examples.ok_record("a"), examples.ok_record("b"))
+    execute(theirs, "UPDATE cells SET definition = CAST(x'7bff' AS TEXT) WHERE cell_id = 'a'")
+    (problem,) = theirs.check(METRICS)
+    assert problem.startswith("a: cannot be read: the file: damaged: restore a copy")
+    with pytest.raises(StoreError, match="damaged: restore a copy"):
+        theirs.cells()
 
 
 def test_bytes_that_are_overwritten_are_found(theirs: ResultStore) -> None:

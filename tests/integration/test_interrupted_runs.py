@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from robustbench_lab import cutting, hookimpl
+from robustbench_lab.device_slots import Slot
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
-from robustbench_lab.records import CellRecord, Status
+from robustbench_lab.records import CellRecord, Status, WorkUnit
 from robustbench_lab.result_store import open_store
 from robustbench_lab.run_observer import RunObserver
 
@@ -129,6 +131,48 @@ def test_ctrl_c_before_the_first_unit_begins_nothing_and_later_ones_finish_what_
 
 
 # ---------------------------------------------------------------- observers
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end_of_a_terminal_or_a_job_stops_now_and_keeps_what_is_finished(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
+    class Ends(RunObserver):
+        def cell_finished(self, _record: CellRecord) -> None:
+            signal.raise_signal(ending)
+
+    what = {"attacks": ["fgsm"], "seeds": [0, 1, 2]}
+    ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what a script starts in the background
+    stopped = lab.run(tmp_path, [Ends()], **what)
+    assert signal.signal(signal.SIGINT, ctrl_c) is signal.SIG_IGN
+    assert (stopped.interrupted, stopped.stopped, len(stopped.records)) == (True, None, 1)
+    with open_store(tmp_path / "rbl.db") as store:
+        assert store.run_of(stopped.records[0].cell.cell_id)["status"] == "interrupted"
+    assert signal.getsignal(ending) is signal.SIG_DFL
+    signal.signal(ending, signal.SIG_IGN)  # as `nohup` does
+    try:
+        assert lab.run(tmp_path, [Ends()], **what).computed == 2
+        assert signal.getsignal(ending) is signal.SIG_IGN
+    finally:
+        signal.signal(ending, signal.SIG_DFL)
+
+
+def test_what_another_run_has_got_meanwhile_is_not_lost_to_a_failure(tmp_path: Path) -> None:
+    other = lab.run(tmp_path, attacks=["fgsm"])
+    failed = lab.only(lab.run(tmp_path, attacks=["raises"]))
+    got = replace(lab.only(other), cell=failed.cell)
+
+    class Meanwhile(RunObserver):
+        def unit_started(self, _unit: WorkUnit, _slot: Slot) -> None:
+            with open_store(tmp_path / "rbl.db") as store:
+                store.save_cell(got, other.run_id, artifacts=[b"x"])
+
+    kept = lab.run(tmp_path, [Meanwhile()], attacks=["raises"], retry_failed=True)
+    assert lab.only(kept).status is Status.OK
+    assert lab.same_outcomes(lab.only(kept), got)
+    fresh = lab.run(tmp_path, [Meanwhile()], attacks=["raises"], fresh=True)
+    assert lab.only(fresh).status is Status.FAILED
+    assert [path for path in (tmp_path / "rbl-artifacts").rglob("*") if path.is_file()] == []
 
 
 def test_observers_hear_of_everything_in_order_the_longest_cell_first(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardDefinition
 from robustbench_lab.leaderboard_rows import build_row
 from robustbench_lab.pipeline import open_catalog, run_experiment
-from robustbench_lab.ranking import rank, rank_store
+from robustbench_lab.ranking import forged_rows, rank, rank_store
 from robustbench_lab.records import CellRecord, Finding, Severity, Status, Verdict
 from robustbench_lab.result_store import KeptRow, ResultStore, open_store
 from robustbench_lab.row_summary import RowRules, summarise
@@ -279,3 +279,24 @@ def test_cells_of_a_row_differ_in_attack_and_seed_alone(part: str) -> None:
     one, other = subject_of(example_cell()), subject_of(example_cell(**{part: changed}))
     assert (one.row_id == other.row_id) == (part in ("attack", "seed"))
     assert (one.table == other.table) == (part in ("attack", "seed", "model", "version", "defense"))
+
+
+def test_a_kept_row_that_its_cells_do_not_bear_out_is_named(file_store: ResultStore, catalog: Catalog) -> None:
+    file_store.delete_cells([one.cell.cell_id for one in file_store.cells()])
+    fill(file_store, example_records())
+    rank_store(file_store, RULE, catalog)
+    assert list(forged_rows(file_store, catalog)) == []
+    row = next(one for one in file_store.leaderboard_rows() if one.summary is not None)
+    summary = summary_from_json(str(row.summary))
+    for forged in (
+        replace(summary, verdict=Verdict.FAILED),
+        replace(summary, metrics={name: replace(one, value=one.value / 2) for name, one in summary.metrics.items()}),
+    ):
+        file_store.keep_rows([replace(row, summary=summary_to_json(forged))])
+        (line,) = forged_rows(file_store, catalog)
+        assert row.row_id[:16] in line
+    file_store.keep_rows([replace(row, summary='{"names": 3}')])
+    assert list(forged_rows(file_store, catalog)) == []
+    assert shown(rank_store(file_store, RULE, catalog), catalog) == shown(
+        rank(file_store.cells(), RULE, catalog), catalog
+    )

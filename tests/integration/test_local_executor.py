@@ -115,7 +115,7 @@ def test_whatever_an_attack_does_to_its_process_costs_its_own_cell_only(
 ) -> None:
     monkeypatch.setattr(cutting, "LEAST_SAMPLES", SAMPLES)  # one unit a cell
     bad = ["raises", "exits", "exits-at-once", "segfaults", "hangs", "freezes", "hands-in-nan"]
-    good = ["step", "prints", "reads-stdin"]
+    good = ["step", "prints", "reads-stdin", "forks"]
     watch = Watch()
     result = run(
         tmp_path, observers=[watch], attacks=bad + good, executor="local(silence=5)", workers=2, unit_timeout=8

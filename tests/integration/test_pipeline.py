@@ -152,6 +152,16 @@ def test_an_attack_that_overwrites_the_clean_inputs_does_not_move_what_it_is_mea
     assert "outside-threat-model" in {finding.code for finding in record.findings}
 
 
+def test_an_attack_that_changes_the_model_fails_and_spoils_no_other_cell(tmp_path: Path) -> None:
+    attacks = ["changes-the-weights", lab.PGD, "leaves-training-mode", "noise"]
+    records = {record.cell.attack.name: record for record in lab.run(tmp_path, attacks=attacks).records}
+    reasons = {name: record.reason or "" for name, record in records.items()}
+    assert "changed the weights of the model" in reasons["changes-the-weights"]
+    assert "put the model in training mode" in reasons["leaves-training-mode"]
+    assert np.array_equal(lab.outcomes(records["pgd"]).robust, lab.RIGHT & ~lab.WITHIN_EPS)
+    assert records["noise"].status is Status.OK
+
+
 def test_a_model_that_cannot_be_judged_skips_or_marks_its_own_cells(tmp_path: Path) -> None:
     models = ["one-class", "no-model", "probabilities", "five-classes", "half-space"]
     records = {record.cell.model.name: record for record in lab.run(tmp_path, models=models).records}

@@ -275,6 +275,20 @@ def test_artifacts_are_files_with_their_hash_in_the_database(store: ResultStore,
     assert all((store.artifacts_folder / file.path).exists() for file in files)
 
 
+def test_a_result_can_be_kept_from_one_that_is_none(store: ResultStore, run_id: str) -> None:
+    store.save_cell(examples.ok_record(), run_id, artifacts=[b"x"])
+    (file,) = store.artifacts("c0ffee")
+    store.save_unit(examples.make_unit("c0ffee", 0, 2), run_id)
+    store.save_cell(examples.failed_record("c0ffee"), run_id, artifacts=[b"x", b"y"], keeps_ok=True)
+    assert store.stored_statuses(["c0ffee"]) == {"c0ffee": Status.OK}
+    assert store.units("c0ffee") == []
+    assert [path for path in store.artifacts_folder.rglob("*") if path.is_file()] == [
+        store.artifacts_folder / file.path
+    ]
+    store.save_cell(examples.failed_record("c0ffee"), run_id)
+    assert store.stored_statuses(["c0ffee"]) == {"c0ffee": Status.FAILED}
+
+
 def test_samples_that_cells_share_are_stored_once(store: ResultStore, run_id: str, sql: Sql) -> None:
     for cell_id in ("a", "b"):
         store.save_cell(examples.ok_record(cell_id), run_id)

@@ -25,6 +25,7 @@ from robustbench_lab.provenance import file_sha256
 from robustbench_lab.records import Outcomes, Status
 from robustbench_lab.result_store import open_store, transactions
 from robustbench_lab.result_store.commit_batches import BATCH_RECORDS
+from robustbench_lab.result_store.quick_rows import quick_rows
 
 SCRIPT = Path(__file__).with_name("example_results.py")
 examples = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
@@ -345,6 +346,32 @@ def test_what_lies_in_a_folder_that_takes_no_files_can_be_read_and_refuses_to_be
         assert [file.name for file in tmp_path.glob("*.db*")] == [database.name]
         with pytest.raises(StoreError, match="read-only"):
             store.begin_run(["rbl"], {}, {})
+
+
+def test_reading_a_read_only_file_leaves_none_beside_it_that_would_be_read_only_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "rbl.db"
+    with open_store(database) as store:
+        store.save_cell(examples.ok_record(), store.begin_run(["rbl"], {}, {}))
+        store.keep_rows(store.leaderboard_rows())
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or Path(path) == tmp_path)
+    assert quick_rows(str(database)) is None
+    with open_store(database, create=False) as store:
+        assert len(store.cells()) == 1
+        assert list(tmp_path.glob("rbl.db-*")) == []
+
+
+def test_damage_to_the_name_of_a_table_is_damage(tmp_path: Path) -> None:
+    database = tmp_path / "rbl.db"
+    open_store(database).close()
+    content = database.read_bytes()
+    for whole, damaged in ((b"tablerunsruns", b"table\xa0unsruns"), (b"CREATE TABLE runs", b"CREATE TABEL runs")):
+        assert content.count(whole) == 1
+        content = content.replace(whole, damaged)
+    database.write_bytes(content)  # the name is in SQLite's message, which Python cannot decode
+    assert quick_rows(str(database)) is None
+    assert "damaged: restore a copy" in refused(database)
 
 
 def test_a_database_that_somebody_writes_is_not_taken_for_one_that_does_not_change(

@@ -24,6 +24,7 @@ from robustbench_lab.result_store import ResultStore, open_store, upgrade
 from robustbench_lab.result_store.engine import database_url
 from robustbench_lab.result_store.revision import REVISION
 from robustbench_lab.result_store.schema import metadata
+from robustbench_lab.result_store.schema_state import check_current
 
 OLD_DATABASES = sorted((Path(__file__).parents[1] / "old_databases").glob("v*.db"))
 
@@ -103,6 +104,11 @@ def test_an_older_database_names_the_command_that_upgrades_it(database: str) -> 
         open_store(database)
     said = f"has schema 0000, this rbl needs {REVISION}: run `rbl db upgrade --db {database}`"
     assert str(caught.value) == f"{database} {said}"
+
+
+def test_the_command_can_be_pasted_where_the_name_has_a_space() -> None:
+    with pytest.raises(StoreError, match=r"run `rbl db upgrade --db 'my results\.db'`"):
+        check_current("0000", "my results.db")
 
 
 @pytest.mark.usefixtures("in_tmp_path")

@@ -102,6 +102,12 @@ def reads_stdin(problem: AttackProblem) -> None:
     step(problem)
 
 
+def forks(problem: AttackProblem) -> None:
+    """Two processes come back."""
+    os.fork()
+    step(problem)
+
+
 def is_killed_once(problem: AttackProblem) -> None:
     with contextlib.suppress(FileExistsError):
         (Path(os.environ["FAULTS"]) / "killed").touch(exist_ok=False)
@@ -134,6 +140,7 @@ ATTACKS = (
     hands_in_nan,
     prints,
     reads_stdin,
+    forks,
     is_killed_once,
     runs_out_of_memory,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from rbl_attacks.fixed_budget.pgd import pgd
 from rbl_attacks.score_based.noise import noise
-from robustbench_lab.attack_checkpoint import AttackCheckpoint, checkpoint_path, remove_checkpoint
+from robustbench_lab.attack_checkpoint import AttackCheckpoint, checkpoint_path, remove_checkpoint, remove_checkpoints
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.problem_setting import ProblemSetting
@@ -157,6 +159,26 @@ def test_a_file_that_cannot_be_written_costs_a_warning_and_not_the_attack(tmp_pa
     with pytest.warns(UserWarning, match="cannot write"):
         problem = attacked(setting(), tmp_path / "folder" / "unit.safetensors")
     assert everything(problem) == everything(attacked(setting(), None))
+
+
+def test_nothing_is_left_of_a_file_for_which_the_disk_had_no_room_or_whose_writer_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = tmp_path / "checkpoints"
+    checkpoint = AttackCheckpoint(checkpoint_path(folder, "cell", 0, 10), "float32")
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        with pytest.warns(UserWarning, match="cannot write .* No space left"):
+            checkpoint.write({}, {})
+    assert list(folder.iterdir()) == []
+    checkpoint.write({}, {})
+    checkpoint.path.with_suffix(".partial-1234").touch()
+    remove_checkpoints(folder, "cell")
+    assert not folder.exists()
 
 
 def test_the_last_checkpoint_takes_its_folder_with_it(tmp_path: Path) -> None:

@@ -150,6 +150,17 @@ def test_no_name_reason_or_plugin_text_gets_out_of_its_place(name):
     assert "svg" not in Page(harmless).tags
 
 
+def test_no_character_of_a_finding_or_a_name_turns_the_text_of_the_page_around():
+    records = [
+        replace(record, findings=(Finding("\u202ecode", Severity.SUSPECT, "\x1b[31m\u202eline"),), reason=record.reason)
+        for record in example_records()
+    ]
+    page = render(
+        example_leaderboard(records, title="\u202et", description="\x07d"), provenance_of(records, status="\u202e")
+    )
+    assert not [letter for letter in page if not letter.isprintable() and letter != "\n"]
+
+
 def test_a_name_is_never_read_as_part_of_the_template():
     name = "{{ 7 * 7 }}{% raw %}{# gone #}"
     assert name in Page(render(example_leaderboard([example_result([True], model=name)]), {})).all_text

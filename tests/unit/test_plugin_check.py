@@ -5,6 +5,7 @@ import textwrap
 import pytest
 
 from robustbench_lab.cli.plugin_check import check_plugin
+from robustbench_lab.errors import PluginError
 from robustbench_lab.pipeline import open_catalog
 
 ATTACK = """
@@ -27,6 +28,23 @@ REPORT = """
     def rbl_reports():
         return [ReportSpec(name="short", factory=lambda leaderboard: "")]
 """
+
+
+TUPLES = """
+    from robustbench_lab import hookimpl
+    from robustbench_lab.contracts import AttackSpec
+
+    @hookimpl
+    def rbl_attacks():
+        return [AttackSpec(name="one", factory=lambda problem: None, threat_models="linf")]
+"""
+
+
+def test_text_where_a_tuple_belongs_is_not_read_letter_by_letter(tmp_path):
+    file = tmp_path / "theirs.py"
+    file.write_text(textwrap.dedent(TUPLES))
+    with pytest.raises(PluginError, match=r"threat_models of 'one' must be a tuple: \('linf',\)"):
+        open_catalog([str(file)])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -54,6 +54,34 @@ class After(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.change(self.net(x))
+
+
+class Careless(nn.Module):
+    """A model that does something else on the way."""
+
+    def __init__(self, act: Callable[[nn.Module, Tensor], object]) -> None:
+        super().__init__()
+        self.net = net()
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.act(self, x)
+        return self.net(x)
+
+
+def test_a_model_that_writes_to_its_input_is_named_and_the_data_stay_as_they_were() -> None:
+    data = Data()
+    samples = data.load(range(SAMPLES))
+    before = samples.inputs.clone()
+    careless = Careless(lambda _, x: x.sub_(0.5)).eval()
+    (found,) = check_model(careless, samples, data, Classification(), 16, randomized=False)
+    assert found.code == "changes-its-input"
+    assert torch.equal(samples.inputs, before)
+
+
+def test_a_model_that_goes_to_training_mode_when_it_is_called_is_named() -> None:
+    (found,) = findings(Careless(lambda model, _: model.train()).eval())
+    assert found.code == "training-mode"
 
 
 def test_a_sound_model_gives_no_finding() -> None:

@@ -3,9 +3,11 @@
 import pytest
 
 from robustbench_lab.builtin_plugin import rbl_metrics
-from robustbench_lab.cli.cell_words import headline_metrics, result_text
+from robustbench_lab.cli.cell_words import cell_name, headline_metrics, result_text
+from robustbench_lab.cli.progress import LineProgress
 from robustbench_lab.contracts import Estimate, MetricSpec
-from robustbench_lab.records import Status
+from robustbench_lab.device_slots import Slot
+from robustbench_lab.records import Status, WorkUnit
 from robustbench_lab.testing.example_results import example_gap, example_result
 
 
@@ -40,3 +42,9 @@ def test_a_result_is_its_values_in_their_own_units():
 def test_a_cell_without_result_says_why():
     gap = example_gap(Status.FAILED, "error: it broke", model="net", samples=2)
     assert result_text(gap, {}) == "failed: error: it broke"
+
+
+def test_a_unit_that_lost_its_worker_gets_a_line(capsys):
+    gap = example_gap(Status.FAILED, "error: it broke", model="net", samples=2)
+    LineProgress({}).unit_retried(WorkUnit(gap.cell, 0, 2), Slot("cpu/1", "cpu", 1), "worker was killed")
+    assert capsys.readouterr().err == f"cpu/1: {cell_name(gap.cell)} begins again: worker was killed\n"

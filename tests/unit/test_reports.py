@@ -16,8 +16,10 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from rich.console import Console
 
+from robustbench_lab.cli.output import say
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import LeaderboardDefinition, NamedMetric, build_leaderboard
+from robustbench_lab.printable_text import printable
 from robustbench_lab.records import MINIMUM_NORM, Finding, Outcomes, Severity, Status
 from robustbench_lab.report import cell_view, formatting, json_documents, latex, markdown, reproduce, table
 from robustbench_lab.report import csv as csv_format
@@ -149,9 +151,15 @@ def test_the_csv_parses_back_to_the_rows_with_full_numbers(board):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_any_name_survives_the_csv_unchanged(name):
+def test_any_name_survives_the_csv_but_for_what_moves_a_cursor(name):
     lines = list(csv.DictReader(io.StringIO(csv_format.render(hostile_board(name)), newline="")))
-    assert sorted(line["model"] for line in lines) == sorted([name, "other"])
+    assert sorted(line["model"] for line in lines) == sorted([printable(name), "other"])
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /c calc'!A1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_no_field_of_the_csv_is_a_formula(name):
+    lines = list(csv.DictReader(io.StringIO(csv_format.render(hostile_board(name)), newline="")))
+    assert f"'{printable(name)}" in [line["model"] for line in lines]
 
 
 def test_an_empty_leaderboard_can_be_rendered_in_every_format():
@@ -525,3 +533,12 @@ def test_a_row_for_data_frames_is_flat():
     assert row["robust_accuracy"] == 0.5
     assert {"robust_accuracy_low", "robust_accuracy_high"} <= set(row)
     assert not any(isinstance(value, dict | list) for value in row.values())
+
+
+def test_no_field_of_a_stored_cell_and_no_message_moves_the_cursor(capsys):
+    bad = "\x1b[31m\u202e"
+    record = example_result([True, False], findings=(Finding(bad, Severity.SUSPECT, bad),))
+    record = replace(record, cell=replace(record.cell, adversary=bad), device=bad, executor=bad)
+    say(bad)
+    text = shown(record, {bad: bad}) + capsys.readouterr().err
+    assert not [letter for letter in text if not letter.isprintable() and letter != "\n"]
