@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import Row
 
 from robustbench_lab.comparable_cells import subject_of
 from robustbench_lab.contracts import Estimate
+from robustbench_lab.errors import StoreError, describe_error
 from robustbench_lab.records import (
     Cell,
     CellRecord,
@@ -40,6 +42,7 @@ COMPONENTS = ("model", "defense", "dataset", "attack", "objective", "threat_mode
 COLUMNS_FOR_QUERIES = frozenset((*COMPONENTS, "run_id", "samples", "finished_at", "row_id"))
 """Columns of `cells` that a record has no use for: they are there to be searched and sorted by."""
 SUMMARY_COLUMNS = [field.name for field in fields(CellSummary) if field.name != "metrics"]
+NUMBERS = ("eps", "seed", "samples", "forward_per_sample", "backward_per_sample", "wall_seconds", "batch_size")
 Values = dict[str, Any]
 
 
@@ -197,8 +200,29 @@ def estimate(value: float | None, low: float | None, high: float | None) -> Esti
     return Estimate(nan if value is None else value, nan if low is None else low, nan if high is None else high)
 
 
+@contextmanager
+def _readable(row: Row[Any]) -> Iterator[None]:
+    """Columns hold what the schema says unless somebody has written to them: SQLite takes any text for a number."""
+    try:
+        for name in NUMBERS:
+            value = getattr(row, name, None)
+            if not (value is None or isinstance(value, int | float)):
+                raise TypeError(f"{name} is no number")
+        yield
+    except StoreError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"cell {row.cell_id} is stored in a form that cannot be read ({describe_error(error)})"
+        raise StoreError(f"{what}: `rbl db check` lists all such cells; restore a copy, or use --fresh") from error
+
+
 def cell_summary(row: Row[Any], metrics: Mapping[str, Estimate]) -> CellSummary:
-    """SUMMARY_COLUMNS of a row of `cells`."""
+    """SUMMARY_COLUMNS of a row of `cells`. Raises StoreError where they hold something else."""
+    with _readable(row):
+        return _cell_summary(row, metrics)
+
+
+def _cell_summary(row: Row[Any], metrics: Mapping[str, Estimate]) -> CellSummary:
     return CellSummary(
         cell_id=row.cell_id,
         status=Status(row.status),
@@ -224,7 +248,12 @@ def cell_summary(row: Row[Any], metrics: Mapping[str, Estimate]) -> CellSummary:
 
 
 def unit_record(row: Row[Any]) -> UnitRecord:
-    """A row of `unit_outcomes`."""
+    """A row of `unit_outcomes`. Raises StoreError where it holds something else."""
+    with _readable(row):
+        return _unit_record(row)
+
+
+def _unit_record(row: Row[Any]) -> UnitRecord:
     return UnitRecord(
         cell_id=row.cell_id,
         start=row.start,
@@ -256,7 +285,11 @@ class CellReader:
             self._sample_sets[row.id] = SampleSet(row.dataset_revision, ids, indices, row.id)
 
     def record(self, row: Row[Any], metrics: Mapping[str, Estimate]) -> CellRecord:
-        """A row of `cells`, with `packed` from `sample_outcomes`."""
+        """A row of `cells`, with `packed` from `sample_outcomes`. Raises StoreError where it holds something else."""
+        with _readable(row):
+            return self._record(row, metrics)
+
+    def _record(self, row: Row[Any], metrics: Mapping[str, Estimate]) -> CellRecord:
         return CellRecord(
             cell=self._cell(row),
             status=Status(row.status),

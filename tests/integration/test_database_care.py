@@ -265,7 +265,7 @@ DAMAGE = {
     "give 0.25 [0.01, 0.81]",
     "DELETE FROM sample_outcomes": "a: it is ok, but has no outcomes",
     "UPDATE cells SET adversary = 'oblivious'": "a: it does not belong to the leaderboard row",
-    "UPDATE cells SET definition = '{}'": "a: cannot be read: 'model'",
+    "UPDATE cells SET definition = '{}'": "cannot be read (KeyError: 'model')",
     "UPDATE unit_outcomes SET packed = :bytes": "open: samples 0 to 2: cannot be read",
     "UPDATE unit_outcomes SET stop = 3": "open: samples 0 to 3: outcomes of 2 samples",
     "UPDATE artifacts SET path = 'gone'": "gone is missing",
@@ -283,6 +283,17 @@ def test_damage_is_found(ours: ResultStore, statement: str, problem: str) -> Non
     assert problems
     assert problem in problems[0]
     assert all("\n" not in one for one in problems)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE cells SET eps = 'wide'", "UPDATE cells SET definition = '{}'", "UPDATE cells SET findings = '[3]'"],
+)
+def test_what_nobody_can_read_is_one_line_that_names_the_cell(theirs: ResultStore, change: str) -> None:
+    fill(theirs, examples.ok_record("a"))
+    execute(theirs, change)
+    with pytest.raises(StoreError, match=r"^cell a is stored in a form that cannot be read .*rbl db check"):
+        theirs.cells()
 
 
 def test_a_changed_file_is_found(ours: ResultStore) -> None:
