@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from robustbench_lab.cli.listing import Kind
 
+if TYPE_CHECKING:
+    from robustbench_lab.catalog import Catalog
+
 
 def describe(
-    kind: Annotated[Kind, typer.Argument(help="The kind of component.")],
-    name: Annotated[str, typer.Argument(help="Its name, such as pgd.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[KIND] NAME", help="Its name, such as pgd; before it its kind, where several have one."
+        ),
+    ],
     plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
 ) -> None:
     """Show a component's parameters with their defaults, and its documentation."""
@@ -21,7 +28,8 @@ def describe(
     from robustbench_lab.printable_text import printable
 
     catalog = open_catalog(plugin or [])
-    key = kind.value.replace("-", "_")
+    kind, name = _kind_and_name(catalog, words)
+    key = kind.replace("-", "_")
     out = console()
     entries = catalog.named(key, name)
     for entry in entries:
@@ -34,3 +42,31 @@ def describe(
             out.print(f"  {parameter.name}: {default}")
         documentation = inspect.getdoc(catalog.load_factory(key, name, task)) or entry.spec.summary
         out.print("\n" + "\n".join(printable(line) for line in documentation.splitlines()))
+
+
+def _kind_and_name(catalog: Catalog, words: list[str]) -> tuple[str, str]:
+    """Raises UsageError where the words do not name one kind and one component."""
+    from robustbench_lab.errors import UsageError, did_you_mean
+
+    kinds, name = [kind.value for kind in Kind], words[-1]
+    if len(words) > 2 or (len(words) == 2 and words[0] not in kinds):
+        raise UsageError(f"write `rbl describe KIND NAME`; kinds are {', '.join(kinds)}")
+    if len(words) == 2:
+        return words[0], name
+    found = [kind for kind in kinds if _knows(catalog, kind, name)]
+    if len(found) == 1:
+        return found[0], name
+    if found:
+        choices = " or ".join(f"`rbl describe {kind} {name}`" for kind in found)
+        raise UsageError(f"several kinds have a '{name}': write {choices}")
+    known = [entry.spec.name for kind in kinds for entry in catalog.entries(kind.replace("-", "_"))]
+    raise UsageError(f"there is no '{name}' of any kind.{did_you_mean(name, known)}")
+
+
+def _knows(catalog: Catalog, kind: str, name: str) -> bool:
+    from robustbench_lab.errors import UsageError
+
+    try:
+        return bool(catalog.named(kind.replace("-", "_"), name))
+    except UsageError:
+        return False

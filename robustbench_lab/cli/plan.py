@@ -30,7 +30,7 @@ def plan(
         left_out = [{"what": one.label, "reason": one.reason} for one in made.left_out]
         print_json({"cells": rows, "left_out": left_out})
         return
-    _print_table(rows)
+    _print_table(rows, [cell.eps for cell in made.cells])
     for one in made.left_out:
         say(printable(f"left out: {one.label}: {one.reason}"))
 
@@ -67,16 +67,18 @@ def _row(cell: Any, stored: bool) -> dict[str, Any]:
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from robustbench_lab.report.formatting import count_text
+def _print_table(rows: list[dict[str, Any]], budgets: list[float]) -> None:
+    """budgets: the eps of each row."""
+    from robustbench_lab.report.formatting import count_text, eps_text
     from robustbench_lab.report.listing_table import listing_table
 
     texts = []
-    for row in rows:
+    for row, eps in zip(rows, budgets, strict=True):
         model = row["model"] if row["defense"] == "none" else f"{row['model']} + {row['defense']}"
         forward, backward = row["forward_passes_at_most"], row["backward_passes_at_most"]
         passes = f"{forward:,} + {backward:,}" if forward else "unknown"
-        cells = [row["cell_id"][:8], model, row["dataset"], row["attack"], row["threat_model"]]
+        budget = row["threat_model"].replace(f"eps={eps!r}", f"eps={eps_text(eps)}")
+        cells = [row["cell_id"][:8], model, row["dataset"], row["attack"], budget]
         texts.append([*cells, f"{row['samples']:,}", passes, "yes" if row["stored"] else "no"])
     out = console()
     out.print(listing_table(_columns(), texts, out.width))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 
 BALLS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}
+l2 = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("l2_problems.py"))))
 UNIT = Bounds(0, 1)
 seeds = st.integers(0, 10_000)
 
@@ -151,24 +155,6 @@ def test_a_sample_has_the_same_result_in_every_batch(norm: str) -> None:
     assert torch.allclose(whole.candidates, single.candidates, atol=1e-6)
 
 
-class Odd(nn.Module):
-    """A model on which a gradient attack has nothing to go by."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, x: Tensor) -> Tensor:
-        score = x.flatten(1).sum(1)
-        if self.kind == "zero gradient":
-            score = score * 0 + 1
-        elif self.kind == "nan":
-            score = torch.where(score > score.detach() + 1, score, score * math.nan)
-        elif self.kind == "always broken":
-            score = score * 0 - 1
-        return torch.stack([score, torch.zeros_like(score)], dim=1)
-
-
 @pytest.mark.parametrize("norm", list(BALLS))
 @pytest.mark.parametrize("kind", ["zero gradient", "nan", "always broken"])
 @pytest.mark.parametrize("bounds", [UNIT, Bounds(-math.inf, math.inf)])
@@ -176,7 +162,7 @@ def test_models_without_a_usable_gradient_get_finite_candidates(norm: str, kind:
     clean = torch.rand(6, 2, 3, 5, generator=torch.Generator().manual_seed(0))
     odd = AttackProblem(
         ProblemSetting(
-            model=Odd(kind).eval(),
+            model=l2.Odd(kind).eval(),
             objective=Untargeted(),
             threat_model=BALLS[norm](eps=1.0),
             clean=clean,

@@ -289,6 +289,7 @@ def test_listings_for_people_name_everything_and_a_description_gives_defaults(tm
     listed = rbl(tmp_path, "list", "attacks").out
     assert re.search(r"^pgd +linf, l2, l1,? +\w+ +rbl-attacks", listed, re.MULTILINE)
     described = rbl(tmp_path, "describe", "attacks", "pgd").out
+    assert rbl(tmp_path, "describe", "pgd").out == described
     assert re.search(r"^  restarts: default 1$", described, re.MULTILINE)
     assert "restarts: searches from different random starts" in described
     plugins = {row["name"]: row for row in rbl(tmp_path, "plugins", "list", "--json").document}
