@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import typer
 
 from robustbench_lab.cli import (
+    bundle,
     cancel,
     database,
     describe,
@@ -43,6 +44,7 @@ BUILT_IN: dict[str, Callable[..., Any]] = {
     "leaderboard": leaderboard.leaderboard,
     "show": show.show,
     "report": report.report,
+    "bundle": bundle.bundle,
     "verify": verify.verify,
     "list": listing.list_components,
     "describe": describe.describe,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -15,11 +17,15 @@ if TYPE_CHECKING:
 
 
 def verify(
-    cells: Annotated[Optional[list[str]], typer.Argument(metavar="[CELL]...", help="Cell ids; none: all.")] = None,  # noqa: UP045
+    cells: Annotated[Optional[list[str]], typer.Argument(metavar="[CELL...]", help="Cell ids; none: all.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     run_scripts: Annotated[bool, typer.Option("--run-scripts", help=RUN_SCRIPTS)] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda:1 ...")] = "auto",
     db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
+    bundle: Annotated[
+        Optional[Path],  # noqa: UP045 (read at run time by typer on every supported Python)
+        typer.Option("--bundle", metavar="FILE", help="A file of `rbl bundle`, in place of a database."),
+    ] = None,
     plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
 ) -> int:
     """Check stored results again: hashes, components, and a fresh pass over the saved adversarial inputs."""
@@ -30,14 +36,22 @@ def verify(
     from robustbench_lab.exit_codes import ExitCode
     from robustbench_lab.pipeline import open_catalog
     from robustbench_lab.ranking import forged_rows
+    from robustbench_lab.result_bundle import opened_bundle
     from robustbench_lab.result_store import open_store
     from robustbench_lab.verification import Outcome
     from robustbench_lab.workbench import Workbench
 
     catalog = open_catalog(plugin or [])
     bench = Workbench(catalog, torch.device(resolve_devices([device])[0]))
-    results = []
-    with open_store(db, create=False) as store:
+    results: list[Verification] = []
+    origin: dict[str, str | None] = {}
+    with ExitStack() as stack:
+        if bundle is not None:
+            opened = stack.enter_context(opened_bundle(bundle))
+            db = str(opened.database)
+            origin = {"manifest_sha256": opened.manifest_sha256, "signed_by": opened.signed_by}
+            say(f"bundle {opened.manifest_sha256}: signed by {opened.signed_by or 'nobody'}")
+        store = stack.enter_context(open_store(db, create=False))
         ids = [store.find_cell(cell) for cell in cells] if cells else [one.cell_id for one in store.summaries()]
         for cell_id in ids:
             results.append(_verified(store, cell_id, bench, run_scripts=run_scripts))
@@ -48,7 +62,7 @@ def verify(
             say(line)
     if json:
         rows = [{"cell_id": one.cell_id, "outcome": one.outcome, "remarks": list(one.remarks)} for one in results]
-        print_json({"schema_version": 1, "cells": rows, "leaderboard_rows": kept})
+        print_json({"schema_version": 1, "cells": rows, "leaderboard_rows": kept, "bundle": origin or None})
     differs = bool(kept) or any(one.outcome is not Outcome.VERIFIED for one in results)
     return ExitCode.SOME_CELLS_FAILED if differs else ExitCode.OK
 
