@@ -6,7 +6,6 @@ A test fails when the page and the commands differ.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -47,21 +46,17 @@ def _section(title: str, command: Callable[..., Any]) -> Iterator[str]:
 
 
 def _arguments(command: Callable[..., Any]) -> Iterator[str]:
-    for name, info, default, _ in _parameters(command):
+    for name, info, default, annotation in _parameters(command):
         if isinstance(info, ArgumentInfo):
-            shown = _argument_name(info, name)
-            yield shown if default is inspect.Parameter.empty else f"[{shown}]"
-
-
-def _argument_name(info: ArgumentInfo, name: str) -> str:
-    """Without the brackets around the whole of it."""
-    return re.sub(r"^\[([^\[\]]*)\]$", r"\1", info.metavar or name.upper())
+            shown = info.metavar or name.upper()
+            several = "..." if "list" in str(annotation) else ""
+            yield shown if default is inspect.Parameter.empty else f"[{shown}{several}]"
 
 
 def _rows(command: Callable[..., Any]) -> Iterator[tuple[str, str, str]]:
     for name, info, default, annotation in _parameters(command):
         is_argument = isinstance(info, ArgumentInfo)
-        shown = _argument_name(info, name) if is_argument else ", ".join(_flags(info))
+        shown = (info.metavar or name.upper()) if is_argument else ", ".join(_flags(info))
         if not is_argument and annotation is not bool:
             shown += f" {info.metavar or _value_name(annotation)}"
         choices = [f"`{one.value}`" for one in annotation] if _is_enum(annotation) else []

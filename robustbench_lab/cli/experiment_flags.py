@@ -16,7 +16,7 @@ WHAT, HOW, WHERE = "What to evaluate", "Budget and size", "Where and how"
 
 _File = Annotated[
     Optional[str],  # noqa: UP045 (read at run time by typer on every supported Python)
-    typer.Argument(metavar="[EXPERIMENT.toml]", help="A file with the same settings as the flags; flags come first."),
+    typer.Argument(metavar="EXPERIMENT.toml", help="A file with the same settings as the flags; flags come first."),
 ]
 
 

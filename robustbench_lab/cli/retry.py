@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def retry(
     run: Annotated[
         Optional[str],  # noqa: UP045 (read at run time by typer on every supported Python)
-        typer.Argument(metavar="[RUN]", help="A run's id, or the beginning of one.  [default: the newest with any]"),
+        typer.Argument(metavar="RUN", help="A run's id, or the beginning of one.  [default: the newest with any]"),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="The cells that failed.")] = False,
     cancelled: Annotated[bool, typer.Option("--cancelled", help="The cells that were cancelled.")] = False,

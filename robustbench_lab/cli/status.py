@@ -20,7 +20,7 @@ FOLLOW_SECONDS = 2.0
 def status(
     run: Annotated[
         Optional[str],  # noqa: UP045 (read at run time by typer on every supported Python)
-        typer.Argument(metavar="[RUN]", help="A run's id, or the beginning of one.  [default: all runs]"),
+        typer.Argument(metavar="RUN", help="A run's id, or the beginning of one.  [default: all runs]"),
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON document on stdout; with --follow one a line.")

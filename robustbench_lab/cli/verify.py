@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    cells: Annotated[Optional[list[str]], typer.Argument(metavar="[CELL...]", help="Cell ids; none: all.")] = None,  # noqa: UP045
+    cells: Annotated[Optional[list[str]], typer.Argument(metavar="CELL", help="Cell ids; none: all.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     run_scripts: Annotated[bool, typer.Option("--run-scripts", help=RUN_SCRIPTS)] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda:1 ...")] = "auto",
