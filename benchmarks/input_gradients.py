@@ -1,6 +1,6 @@
 """What another way back through convolutions gains on a CPU: the gradient to the input, beside PyTorch's own.
 
-    python benchmarks/input_gradients.py [--threads 1]
+    python benchmarks/input_gradients.py
 
 Forward and backward passes: first of single layers, then of whole networks. In turn, CPU seconds, medians.
 """
@@ -43,10 +43,9 @@ def ratio(net: nn.Module, x: Tensor, rounds: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=25)
     asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    torch.set_num_threads(1)
     keep_freed_memory()
     for conv, samples, side in LAYERS:
         x = torch.rand(samples, conv.in_channels, side, side)

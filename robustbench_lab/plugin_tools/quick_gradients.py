@@ -18,8 +18,9 @@ def quick_gradients(net: nn.Module) -> nn.Module:
     """The net itself, with hooks on strided convolutions of few channels: in many networks the first one.
 
     oneDNN computes the gradient to a few input channels with most of its vector lanes empty. One matrix product and a
-    sum over overlapping windows (im2col backwards) takes a third to two thirds of that time, and less than a tenth off
-    a small network's whole pass (benchmarks/input_gradients.py). Values differ by float rounding.
+    sum over overlapping windows (im2col backwards) takes a third to two thirds of that time, and up to a tenth off a
+    small network's whole pass (benchmarks/input_gradients.py). Values differ by float rounding. Only with one thread,
+    as worker processes have: oneDNN shares its work better among several.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and _is_slow(module) and _replace not in module._forward_hooks.values():
@@ -35,6 +36,8 @@ def _is_slow(conv: nn.Conv2d) -> bool:
 def _replace(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
     """The same output with another way back, where only the input's gradient is asked for."""
     (x,) = inputs
+    if torch.get_num_threads() > 1:
+        return None
     frozen = not conv.weight.requires_grad and (conv.bias is None or not conv.bias.requires_grad)
     if not (output.requires_grad and frozen and x.device.type == "cpu" and x.ndim == 4):
         return None

@@ -327,6 +327,7 @@ def step(problem):
     print("loud: attack")
     os.write(1, b"loud: system call\\n")
     ctypes.CDLL(None).puts(b"loud: library in C")
+    ctypes.CDLL(None).fflush(None)
     _, gradient = problem.loss_and_gradient(problem.clean)
     problem.submit(problem.project(problem.clean + problem.eps * problem.steepest(gradient, problem.clean)))
 

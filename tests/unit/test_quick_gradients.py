@@ -1,6 +1,7 @@
 """Another way back through some convolutions gives the same gradient, and is taken only where it may be."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,6 +24,14 @@ OTHERS = [
     nn.Conv2d(3, 8, 3),
     nn.Conv2d(3, 8, 3, stride=2, padding_mode="reflect", padding=1),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _quick(net: nn.Module) -> nn.Module:
@@ -71,6 +80,11 @@ def test_gradients_of_gradients_and_transforms_work() -> None:
 @pytest.mark.parametrize("conv", OTHERS, ids=str)
 def test_other_convolutions_are_left_alone(conv: nn.Conv2d) -> None:
     assert "QuickBackward" not in _way_back(_quick(conv), torch.rand(1, conv.in_channels, 9, 9, requires_grad=True))
+
+
+def test_with_several_threads_the_usual_way_is_taken() -> None:
+    torch.set_num_threads(2)
+    assert "QuickBackward" not in _way_back(_quick(SLOW[0]), torch.rand(1, 3, 9, 9, requires_grad=True))
 
 
 def test_weights_that_want_a_gradient_get_it() -> None:
