@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rbl_reference import scikit_learn_data
 from robustbench_lab.contracts import Bounds, Samples
 from robustbench_lab.errors import UsageError, did_you_mean
 
@@ -37,7 +38,7 @@ class Digits:
     def __init__(self, *, split: Split = "test") -> None:
         if split not in get_args(Split):
             raise UsageError(f"dataset 'digits' has no split '{split}'.{did_you_mean(split, get_args(Split))}")
-        images, labels = read_scikit_learn()
+        images, labels = scikit_learn_data.digits()
         chosen = split_indices(labels)[split]
         self.sample_ids: tuple[str, ...] = tuple(f"digits/{index:04d}" for index in chosen)
         self.revision = revision_of(split, chosen, images, labels)
@@ -48,14 +49,6 @@ class Digits:
         """Images float32 `[N, 1, 8, 8]` in [0, 1] and classes int64 `[N]`."""
         index = torch.as_tensor(indices, dtype=torch.long)
         return Samples(self._inputs[index], self._targets[index])
-
-
-def read_scikit_learn() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """All images `[1797, 8, 8]` with pixels 0..16, and their classes `[1797]`."""
-    from sklearn.datasets import load_digits  # a second to import: only when the data is read
-
-    data = load_digits()
-    return data.images.astype(np.uint8), data.target.astype(np.uint8)
 
 
 def hash_order(count: int) -> list[int]:

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rbl_reference.digits import CLASSES, GREY_LEVELS, Split, read_scikit_learn, split_indices
+from rbl_reference import scikit_learn_data
+from rbl_reference.digits import CLASSES, GREY_LEVELS, Split, split_indices
 from robustbench_lab.contracts import Bounds, Samples
 from robustbench_lab.errors import UsageError, did_you_mean
 
@@ -61,7 +62,7 @@ class DigitScenes:
         self.sample_ids: tuple[str, ...] = tuple(f"digit-scenes/{split}/{index:05d}" for index in range(scenes))
         digits, labels, backgrounds = read_material(split)
         painted = [paint(f"{name}", digits, labels, backgrounds) for name in self.sample_ids]
-        images, boxes, classes = (np.stack(parts) for parts in zip(*painted, strict=True))
+        images, boxes, classes, _ = (np.stack(parts) for parts in zip(*painted, strict=True))
         self.revision = revision_of(images, boxes, classes)
         self._images = torch.from_numpy(images)
         self._boxes = torch.from_numpy(boxes).float()
@@ -77,11 +78,9 @@ class DigitScenes:
 
 def read_material(split: Split) -> tuple[list[Integers], list[int], list[Bytes]]:
     """What a split's scenes are made of: digits `[8, 8]` of 0..16 with their classes, and photographs `[3, H, W]`."""
-    from sklearn.datasets import load_sample_image  # a second to import: only when the data is read
-
-    images, labels = read_scikit_learn()
+    images, labels = scikit_learn_data.digits()
     chosen = split_indices(labels)[split]
-    photographs = [shrunk(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    photographs = [shrunk(scikit_learn_data.photograph(name)) for name in scikit_learn_data.PHOTOGRAPHS]
     edge = int(photographs[0].shape[2] * TEST_FROM)
     parts = [photo[:, :, edge:] if split == "test" else photo[:, :, :edge] for photo in photographs]
     return [images[index].astype(np.int64) for index in chosen], [int(labels[index]) for index in chosen], parts
@@ -117,12 +116,16 @@ class Choices:
 
 def paint(
     name: str, digits: Sequence[Integers], labels: Sequence[int], backgrounds: Sequence[Bytes]
-) -> tuple[Bytes, Integers, Integers]:
-    """The scene of a name: image `[3, 64, 64]`, boxes `[5, 4]` xyxy in pixels and classes `[5]`, -1 where no object."""
+) -> tuple[Bytes, Integers, Integers, Bytes]:
+    """The scene of a name: image `[3, 64, 64]`, boxes `[5, 4]` xyxy in pixels, classes `[5]`, -1 where no object, mask.
+
+    The mask `[64, 64]` is 1 + the digit where ink covers at least half of a pixel, and 0 elsewhere.
+    """
     choices = Choices(hashed_numbers(name))
     image = background(choices, backgrounds)
     boxes = np.zeros((MOST_OBJECTS, 4), np.int64)
     classes = np.full(MOST_OBJECTS, -1, np.int64)
+    mask = np.zeros((SIZE, SIZE), np.uint8)
     there = 0
     for _ in range(choices.between(1, MOST_OBJECTS)):
         which = choices.between(0, len(digits) - 1)
@@ -132,9 +135,10 @@ def paint(
         if box is None:
             continue
         colour(choices, image[:, box[1] : box[3], box[0] : box[2]], ink)
+        mask[box[1] : box[3], box[0] : box[2]][2 * ink >= ONE] = 1 + labels[which]
         boxes[there], classes[there] = box, labels[which]
         there += 1
-    return image.astype(np.uint8), boxes, classes
+    return image.astype(np.uint8), boxes, classes, mask
 
 
 def background(choices: Choices, backgrounds: Sequence[Bytes]) -> Integers:
@@ -201,9 +205,9 @@ def colour(choices: Choices, place: Integers, ink: Integers) -> None:
     place += (ink_colour - place) * ink // ONE
 
 
-def revision_of(images: Bytes, boxes: Integers, classes: Integers) -> str:
-    """SHA-256 over the bytes of images, boxes and classes."""
+def revision_of(images: Bytes, *annotations: Bytes | Integers) -> str:
+    """SHA-256 over the bytes of images and what is annotated: boxes and classes, or masks."""
     digest = sha256(f"{images.shape}".encode())
-    for part in (images, boxes, classes):
+    for part in (images, *annotations):
         digest.update(np.ascontiguousarray(part).astype(part.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()

@@ -7,16 +7,21 @@ from typing import Annotated, Optional
 
 import typer
 
+from robustbench_lab.cli.common_flags import Database
+
 
 def bundle(
-    file: Annotated[Path, typer.Argument(help="The file to write, such as results.zip.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, such as results.zip.")],
     sign: Annotated[
         Optional[Path],  # noqa: UP045 (read at run time by typer on every supported Python)
         typer.Option("--sign", metavar="KEY", help="An SSH key to sign it with, such as ~/.ssh/id_ed25519."),
     ] = None,
-    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
+    db: Database = "rbl.db",
 ) -> None:
-    """Write all results of a database, and the saved adversarial inputs, to one file for `rbl verify --bundle`."""
+    """Pack all results and saved inputs in one file.
+
+    For `rbl verify --bundle`.
+    """
     from robustbench_lab.cli.output import results, say
     from robustbench_lab.report.formatting import count_text
     from robustbench_lab.result_bundle import write_bundle

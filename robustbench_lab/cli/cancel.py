@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_lab.cli.common_flags import Database
+
 if TYPE_CHECKING:
     from robustbench_lab.result_store.run_board import RunBoard, RunNotice
 
@@ -22,11 +24,12 @@ def cancel(
             metavar="CELL|RUN", help="The id of a cell that is to be evaluated, or of a run; or its beginning."
         ),
     ],
-    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
+    db: Database = "rbl.db",
 ) -> None:
-    """Take a cell out of the runs that are at work, or stop a run. What is being evaluated is finished first.
+    """Take a cell out of the runs that are at work, or stop a run.
 
-    A cancelled cell is stored as skipped. A run that is stopped leaves its other cells as they are.
+    What is being evaluated is finished first. A cancelled cell is stored as skipped. A run that is stopped leaves its
+    other cells as they are.
     """
     from robustbench_lab.cli.output import say
     from robustbench_lab.errors import UsageError

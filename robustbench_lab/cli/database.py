@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from robustbench_lab.cli.common_flags import Database, Json, Plugins
 
 if TYPE_CHECKING:
     from robustbench_lab.result_store import Merged
 
 app = typer.Typer(help="Care for a result database.", no_args_is_help=True)
-Database = Annotated[str, typer.Option("--db", help="Result database: a file or an SQLAlchemy URL.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 @app.command()
 def upgrade(db: Database = "rbl.db") -> None:
-    """Bring a database written by an older rbl to the schema of this one. Nothing is lost."""
+    """Bring an older database to the schema of this rbl.
+
+    Nothing is lost.
+    """
     from robustbench_lab.cli.output import say
     from robustbench_lab.result_store import open_store
     from robustbench_lab.result_store import upgrade as bring_up_to_date
@@ -35,11 +38,11 @@ def upgrade(db: Database = "rbl.db") -> None:
 def check(
     db: Database = "rbl.db",
     json: Json = False,
-    plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
+    plugin: Plugins = None,
 ) -> int:
-    """Look for damage: the file itself, outcomes, metrics that do not follow from them, artifacts. One line each.
+    """Look for damage, and say one line for each.
 
-    Exit code 3 where something is wrong.
+    The file itself, outcomes, metrics that do not follow from them, artifacts. Exit code 3 where something is wrong.
     """
     from robustbench_lab.cli.output import print_json, results, say
     from robustbench_lab.exit_codes import ExitCode

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustbench_lab.cli.common_flags import Plugins
 from robustbench_lab.cli.listing import Kind
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def describe(
             metavar="[KIND] NAME", help="Its name, such as pgd; before it its kind, where several have one."
         ),
     ],
-    plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
+    plugin: Plugins = None,
 ) -> None:
-    """Show a component's parameters with their defaults, and its documentation."""
+    """Show a component's parameters, defaults and documentation."""
     from robustbench_lab.cli.output import console
     from robustbench_lab.pipeline import open_catalog
     from robustbench_lab.printable_text import printable

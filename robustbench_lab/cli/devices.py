@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from robustbench_lab.cli.common_flags import Json
 
 if TYPE_CHECKING:
     from robustbench_lab.device_slots import Slot
     from robustbench_lab.machine import Machine
 
 
-def devices(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
-    """Show GPUs, CPU threads and memory of this machine, and the slots in which a run would use them by default."""
+def devices(json: Json = False) -> None:
+    """Show the GPUs, CPU threads and memory of this machine.
+
+    And the slots in which a run would use them by default.
+    """
     from robustbench_lab.cli.output import print_json, say
     from robustbench_lab.device_slots import make_slots
     from robustbench_lab.machine import look_at_machine

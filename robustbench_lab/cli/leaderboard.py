@@ -5,26 +5,33 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-Names = Optional[list[str]]  # noqa: UP045 (read at run time by typer on every supported Python)
+from robustbench_lab.cli.common_flags import Database, Definition, OnlyTasks, Plugins
 
 
 def leaderboard(
-    definition: Annotated[Optional[str], typer.Option("--definition", help="A leaderboard.toml to follow.")] = None,  # noqa: UP045
-    task: Annotated[Names, typer.Option("--task", help="Only this task. Repeatable.")] = None,
-    sort: Annotated[Optional[str], typer.Option("--sort", help="A metric, model, passes or seconds.")] = None,  # noqa: UP045
-    format: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",  # noqa: A002
+    definition: Definition = None,
+    task: OnlyTasks = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="NAME", help="A metric, model, passes or seconds.")
+    ] = None,
+    format: Annotated[  # noqa: A002
+        str, typer.Option("--format", metavar="NAME", help="table, markdown, csv, json or latex.")
+    ] = "table",
     rows: Annotated[
-        int, typer.Option("--rows", min=0, help="Rows of each table that the terminal shows; 0: all.")
+        int, typer.Option("--rows", metavar="N", min=0, help="Rows of each table that the terminal shows; 0: all.")
     ] = 20,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
-    plugin: Annotated[Names, typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,
+    db: Database = "rbl.db",
+    plugin: Plugins = None,
 ) -> None:
-    """Rank stored results: worst case over attacks per sample, exact intervals, ties share a rank."""
+    """Rank stored results.
+
+    By the worst case over attacks per sample, with exact intervals; what they cannot tell apart shares a rank.
+    """
     from robustbench_lab.catalog import Catalog
     from robustbench_lab.cli.output import console, results
     from robustbench_lab.cli.stored_results import stored_leaderboard

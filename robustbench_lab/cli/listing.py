@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from robustbench_lab.cli.common_flags import Json, Plugins
 
 if TYPE_CHECKING:
     from robustbench_lab.catalog import Entry
@@ -27,11 +29,14 @@ class Kind(StrEnum):
 
 
 def list_components(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to list.")],
+    json: Json = False,
+    plugin: Plugins = None,
 ) -> None:
-    """List the components of a kind, with their plugin, version, tasks and norms."""
+    """List the components of a kind.
+
+    With their plugin, version, tasks and norms.
+    """
     from robustbench_lab.catalog import Catalog
     from robustbench_lab.cli.output import print_json
     from robustbench_lab.plugin_loading import load_plugins
@@ -61,8 +66,7 @@ def row(entry: Entry) -> dict[str, Any]:
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from robustbench_lab.cli.output import console
-    from robustbench_lab.report.formatting import version_text
-    from robustbench_lab.report.listing_table import ListingColumn, listing_table
+    from robustbench_lab.report.listing_table import ListingColumn, listing_table, version_text
 
     norms = any(one["threat_models"] for one in rows)
     columns = [

@@ -93,8 +93,7 @@ def _run() -> int:
     except RblError as error:
         return _complain(str(error), error.exit_code)
     except CommandLineError as error:
-        message = _plain(" ".join(error.format_message().split()))  # empty where typer has shown the help instead
-        return _complain(message, ExitCode.USAGE) if message else ExitCode.USAGE
+        return _complain_of_usage(error.format_message())
     except typer.Exit as done:
         return done.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -102,6 +101,14 @@ def _run() -> int:
     if result == ExitCode.INTERRUPTED and not isinstance(result, ExitCode):  # typer's answer to Ctrl-C
         return _complain("interrupted", ExitCode.INTERRUPTED)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _complain_of_usage(message: str) -> int:
+    """One line, or the help of a group of commands where none of them was named."""
+    if message.startswith("Usage: "):
+        typer.echo(message, err=True)
+        return ExitCode.USAGE
+    return _complain(_plain(" ".join(message.split())), ExitCode.USAGE)
 
 
 def _plain(message: str) -> str:
@@ -117,7 +124,7 @@ def build_app() -> typer.Typer:
         help="Measure adversarial robustness, and make the number one that others can check.",
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,  # plain text: what Rich needs for its own would take a third of the start
     )
     for name, command in BUILT_IN.items():
         app.command(name)(results_only(command))

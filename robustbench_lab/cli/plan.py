@@ -1,9 +1,8 @@
 """`rbl plan`: what a run would do."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from robustbench_lab.cli.common_flags import Json
 from robustbench_lab.cli.experiment_flags import takes_experiment
 from robustbench_lab.cli.output import console, print_json, say
 
@@ -16,9 +15,9 @@ if TYPE_CHECKING:
 @takes_experiment
 def plan(
     spec: "ExperimentSpec",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json: Json = False,
 ) -> None:
-    """Show the cells a run would evaluate, with samples and estimated passes. Evaluates nothing."""
+    """Show the cells of a run and what they cost. Evaluates nothing."""
     from robustbench_lab.pipeline import open_catalog
     from robustbench_lab.report.formatting import printable
     from robustbench_lab.run_plan import make_plan

@@ -109,6 +109,7 @@ def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
             joint=entry.spec.joint,
             compares_samples=entry.spec.compares_samples,
             forecasting=entry.spec.tasks == ("forecasting",),
+            segmentation=entry.spec.tasks == ("segmentation",),
         ):
             yield f"in {name}: {remark}"
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
+from robustbench_lab.cli.common_flags import Json, Plugins
 from robustbench_lab.cli.output import results, results_only
 
 app = typer.Typer(help="Plugins: what is installed, and whether it works.", no_args_is_help=True)
-Files = Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")]  # noqa: UP045
 
 
 @app.command("list")
 @results_only
 def list_plugins(
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    plugin: Files = None,
+    json: Json = False,
+    plugin: Plugins = None,
 ) -> None:
-    """List plugins with their version, what they bring, and what is wrong with them."""
+    """List plugins, what they bring and what is wrong with them."""
     from robustbench_lab.catalog import Catalog
     from robustbench_lab.cli.output import print_json
     from robustbench_lab.plugin_loading import load_plugins
@@ -34,13 +34,16 @@ def list_plugins(
 @app.command()
 @results_only
 def check(
-    name: Annotated[str, typer.Argument(help="A plugin file, or the name of an installed plugin.")],
+    name: Annotated[str, typer.Argument(metavar="PLUGIN", help="A plugin file, or the name of an installed plugin.")],
 ) -> int:
-    """Run the contract tests on a plugin's attacks, models, datasets and defenses."""
+    """Run the contract tests on what a plugin brings.
+
+    Its attacks, models, datasets and defenses.
+    """
     from robustbench_lab.cli.plugin_check import check_plugin
     from robustbench_lab.exit_codes import ExitCode
     from robustbench_lab.pipeline import open_catalog
-    from robustbench_lab.report.formatting import printable
+    from robustbench_lab.printable_text import printable
 
     file = Path(name) if name.endswith(".py") else None
     checked = check_plugin(open_catalog([name] if file else []), file.name if file else name)
@@ -52,8 +55,8 @@ def check(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the attack, such as my-attack.")],
-    folder: Annotated[Path, typer.Option("--folder", help="Where to write it.")] = Path(),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the attack, such as my-attack.")],
+    folder: Annotated[Path, typer.Option("--folder", metavar="FOLDER", help="Where to write it.")] = Path(),
 ) -> None:
     """Write a working attack in one file, and its test."""
     from robustbench_lab.cli.output import say
@@ -76,8 +79,7 @@ def _row(record: Any) -> dict[str, Any]:
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from robustbench_lab.cli.output import console
-    from robustbench_lab.report.formatting import version_text
-    from robustbench_lab.report.listing_table import ListingColumn, listing_table
+    from robustbench_lab.report.listing_table import ListingColumn, listing_table, version_text
 
     columns = [
         ListingColumn("plugin"),

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from robustbench_lab.cli.stored_results import RUN_SCRIPTS
+from robustbench_lab.cli.common_flags import Database, Definition, OnlyTasks, Plugins, RunScripts
 
 
 def report(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write index.html to.")] = Path("report"),
-    definition: Annotated[Optional[str], typer.Option("--definition", help="A leaderboard.toml to follow.")] = None,  # noqa: UP045
-    task: Annotated[Optional[list[str]], typer.Option("--task", help="Only this task. Repeatable.")] = None,  # noqa: UP045
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder to write index.html to.")] = Path(
+        "report"
+    ),
+    definition: Definition = None,
+    task: OnlyTasks = None,
     pictures: Annotated[
-        int, typer.Option("--pictures", min=0, help="Samples shown of each result whose adversarial inputs were saved.")
+        int,
+        typer.Option(
+            "--pictures", metavar="N", min=0, help="Samples shown of each result whose adversarial inputs were saved."
+        ),
     ] = 3,
-    run_scripts: Annotated[bool, typer.Option("--run-scripts", help=RUN_SCRIPTS)] = False,
-    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
-    plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
+    run_scripts: RunScripts = False,
+    db: Database = "rbl.db",
+    plugin: Plugins = None,
 ) -> None:
-    """Write the leaderboard, security curves, pictures, provenance and commands as one HTML page."""
+    """Write leaderboard, curves and pictures as a web page.
+
+    With the provenance of each result, and the command that gives it again.
+    """
     from robustbench_lab.cli.output import say
     from robustbench_lab.cli.stored_results import stored_leaderboard
     from robustbench_lab.pipeline import open_catalog

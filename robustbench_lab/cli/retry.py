@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from robustbench_lab.cli.common_flags import Database, JsonInPlaceOfTable, NoLog, Quiet
+
 if TYPE_CHECKING:
     from robustbench_lab.experiment_spec import ExperimentSpec
     from robustbench_lab.result_store.run_board import Gap, RunBoard
@@ -19,14 +21,15 @@ def retry(
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="The cells that failed.")] = False,
     cancelled: Annotated[bool, typer.Option("--cancelled", help="The cells that were cancelled.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout in place of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
-    no_log: Annotated[bool, typer.Option("--no-log", help="No log of the run beside the database.")] = False,
-    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
+    json: JsonInPlaceOfTable = False,
+    quiet: Quiet = False,
+    no_log: NoLog = False,
+    db: Database = "rbl.db",
 ) -> int:
-    """Evaluate the cells again that a run has stored as failed or cancelled, with the settings of that run.
+    """Evaluate failed and cancelled cells of a run again.
 
-    Relative paths in its settings, such as those of plugin files, are relative to the current folder.
+    With the settings of that run. Relative paths in its settings, such as those of plugin files, are relative to the
+    current folder.
     """
     from robustbench_lab.cli.run import run_and_report
     from robustbench_lab.errors import UsageError

@@ -1,10 +1,9 @@
 """`rbl run`: evaluate every combination, store each result, print the leaderboard."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from robustbench_lab.cli.common_flags import JsonInPlaceOfTable, NoLog, Quiet
 from robustbench_lab.cli.experiment_flags import takes_experiment
 from robustbench_lab.cli.output import print_json, say
 from robustbench_lab.exit_codes import ExitCode
@@ -21,13 +20,14 @@ if TYPE_CHECKING:
 @takes_experiment
 def run(
     spec: "ExperimentSpec",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout in place of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
-    no_log: Annotated[bool, typer.Option("--no-log", help="No log of the run beside the database.")] = False,
+    json: JsonInPlaceOfTable = False,
+    quiet: Quiet = False,
+    no_log: NoLog = False,
 ) -> int:
-    """Evaluate every combination of model, defense, dataset and attack that is not stored yet.
+    """Evaluate every combination that is not stored yet.
 
-    With nothing named: the bundled reference models on their own data, attacked with pgd.
+    Of model, defense, dataset and attack. With nothing named: the bundled reference models on their own data, attacked
+    with pgd.
     """
     from robustbench_lab.pipeline import open_catalog
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from robustbench_lab.cli.stored_results import RUN_SCRIPTS
+from robustbench_lab.cli.common_flags import Database, Json, Plugins, RunScripts
 
 if TYPE_CHECKING:
     from robustbench_lab.report.cell_pictures import CellPictures
@@ -17,15 +17,17 @@ PICTURES = 6
 
 def show(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell id, or the beginning of one.")],
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json: Json = False,
     samples: Annotated[bool, typer.Option("--samples", help="What became of each sample, too.")] = False,
     pictures: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--pictures", help="Folder to write pictures of a few samples to: clean and under attack."),
+        typer.Option(
+            "--pictures", metavar="FOLDER", help="Folder to write pictures of a few samples to: clean and under attack."
+        ),
     ] = None,
-    run_scripts: Annotated[bool, typer.Option("--run-scripts", help=RUN_SCRIPTS)] = False,
-    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
-    plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
+    run_scripts: RunScripts = False,
+    db: Database = "rbl.db",
+    plugin: Plugins = None,
 ) -> None:
     """Show one result: definition, metrics, findings, provenance."""
     from robustbench_lab.cli.output import console, print_json

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from robustbench_lab.cli.common_flags import Database
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -26,11 +28,12 @@ def status(
         bool, typer.Option("--json", help="One JSON document on stdout; with --follow one a line.")
     ] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until none of the runs is at work.")] = False,
-    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
+    db: Database = "rbl.db",
 ) -> None:
-    """Show the runs of a database: which are at work, how far they are, and what runs where.
+    """Show the runs of a database, and how far they are.
 
-    A run is dead when it has given no sign of life for a while: it was killed, or its machine is gone.
+    Of those at work also what runs where. A run is dead when it has given no sign of life for a while: it was killed,
+    or its machine is gone.
     """
     from robustbench_lab.result_store import open_store
 

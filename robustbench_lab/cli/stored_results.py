@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from robustbench_lab.catalog import Catalog
     from robustbench_lab.leaderboard import Leaderboard
 
-RUN_SCRIPTS = "Run scripts that the database names as models: they are programs, read them first."
-
 
 def stored_leaderboard(
     catalog: Catalog,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from robustbench_lab.cli.stored_results import RUN_SCRIPTS
+from robustbench_lab.cli.common_flags import Database, Json, Plugins, RunScripts
 
 if TYPE_CHECKING:
     from robustbench_lab.result_store import ResultStore
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 
 def verify(
     cells: Annotated[Optional[list[str]], typer.Argument(metavar="CELL", help="Cell ids; none: all.")] = None,  # noqa: UP045
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    run_scripts: Annotated[bool, typer.Option("--run-scripts", help=RUN_SCRIPTS)] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda:1 ...")] = "auto",
-    db: Annotated[str, typer.Option("--db", help="Result database.")] = "rbl.db",
+    json: Json = False,
+    run_scripts: RunScripts = False,
+    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda:1 ...")] = "auto",
+    db: Database = "rbl.db",
     bundle: Annotated[
         Optional[Path],  # noqa: UP045 (read at run time by typer on every supported Python)
         typer.Option("--bundle", metavar="FILE", help="A file of `rbl bundle`, in place of a database."),
     ] = None,
-    plugin: Annotated[Optional[list[str]], typer.Option("--plugin", help="A single-file plugin. Repeatable.")] = None,  # noqa: UP045
+    plugin: Plugins = None,
 ) -> int:
-    """Check stored results again: hashes, components, and a fresh pass over the saved adversarial inputs."""
+    """Check stored results again, down to each saved sample.
+
+    Hashes, components, and a fresh pass over the saved adversarial inputs.
+    """
     import torch
 
     from robustbench_lab.cli.output import print_json, say

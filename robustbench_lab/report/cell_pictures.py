@@ -14,7 +14,8 @@ from robustbench_lab.component_syntax import parse_component
 from robustbench_lab.contracts import Bounds, Dataset
 from robustbench_lab.errors import describe_error
 from robustbench_lab.records import CellRecord, Outcomes
-from robustbench_lab.report import forecast_windows
+from robustbench_lab.report import forecast_windows, mask_overlays
+from robustbench_lab.report.cell_model import cell_model
 from robustbench_lab.report.detection_marks import LEGEND, Marked, detections_stored, marked
 from robustbench_lab.report.formatting import printable
 from robustbench_lab.report.side_by_side import Panel, side_by_side
@@ -91,12 +92,30 @@ class PictureMaker:
         clean = _clean_images(record, dataset, positions)
         if any(attacked[position].shape != clean.shape[1:] for position in positions):
             raise _NoPicturesError("the saved inputs are of another shape than the clean ones")
+        adversarial = np.stack([attacked[position] for position in positions])
+        if record.cell.task == "segmentation":
+            masks = self._masks(record, clean, adversarial)
+            legend = mask_overlays.LEGEND
+        else:
+            masks = [None] * len(positions)
+            legend = LEGEND if detections_stored(record.outcomes.columns) else ""
         names = [str(one) for one in getattr(dataset, "class_names", ())]
         pictures = tuple(
-            _picture(record, record.outcomes, position, clean[place], attacked[position], dataset.bounds, names)
-            for place, position in enumerate(positions)
+            _picture(record, record.outcomes, position, clean[place], adversarial[place], dataset.bounds, names, mask)
+            for place, (position, mask) in enumerate(zip(positions, masks, strict=True))
         )
-        return pictures, LEGEND if detections_stored(record.outcomes.columns) else ""
+        return pictures, legend
+
+    def _masks(
+        self, record: CellRecord, clean: NDArray[np.float32], attacked: NDArray[np.float32]
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]] | None]:
+        """For each image the classes of its pixels `[H, W]`, before and after."""
+        try:
+            model = cell_model(record, self.catalog, run_scripts=self.run_scripts)
+            before, after = (mask_overlays.predicted_masks(record, model, images) for images in (clean, attacked))
+        except Exception as error:  # as for forecasts
+            raise _NoPicturesError(f"the masks cannot be made again here: {describe_error(error)}") from error
+        return list(zip(before, after, strict=True))
 
     def _windows(
         self,
@@ -107,7 +126,7 @@ class PictureMaker:
         attacked: Mapping[int, NDArray[np.float32]],
     ) -> tuple[Picture, ...]:
         try:
-            model = forecast_windows.forecast_model(record, self.catalog, run_scripts=self.run_scripts)
+            model = cell_model(record, self.catalog, run_scripts=self.run_scripts)
             inputs = np.stack([attacked[position] for position in positions])
             windows = forecast_windows.drawn_windows(record, outcomes, dataset, model, positions, inputs)
         except Exception as error:  # models need files and libraries that may not be here
@@ -186,14 +205,18 @@ def _picture(
     attacked: NDArray[np.float32],
     bounds: Bounds,
     names: Sequence[str],
+    masks: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
 ) -> Picture:
     before, after = _described(outcomes, position, names)
     levels = [(one - bounds.low) / bounds.width for one in (clean, attacked)]
+    shown = [_pixels(one) for one in levels]
+    if masks is not None:
+        shown = [mask_overlays.tinted(pixels, classes) for pixels, classes in zip(shown, masks, strict=True)]
     change = levels[1] - levels[0]
     factor = max(1, int(0.5 / max(float(np.abs(change).max()), 1e-6)))
     panels = (
-        Panel(_pixels(levels[0]), ("clean", before.summary), before.marks),
-        Panel(_pixels(levels[1]), ("under attack", after.summary), after.marks),
+        Panel(shown[0], ("clean", before.summary), before.marks),
+        Panel(shown[1], ("under attack", after.summary), after.marks),
         Panel(_pixels(0.5 + factor * change), (f"change x {factor:,}" if change.any() else "no change",)),
     )
     sample_id = printable(record.cell.samples.sample_ids[position])
@@ -204,6 +227,9 @@ def _described(outcomes: Outcomes, position: int, names: Sequence[str]) -> tuple
     """What the model made of a sample before and after."""
     if detections_stored(outcomes.columns):
         return marked(outcomes.columns, position, "clean", names), marked(outcomes.columns, position, "robust", names)
+    if "clean_right" in outcomes.columns:
+        clean, attacked = mask_overlays.summaries(outcomes, position)
+        return Marked((), clean), Marked((), attacked)
     right = bool(outcomes.clean_correct[position])
     after = "robust" if outcomes.robust[position] else "broken" if right else "wrong"
     return Marked((), "right" if right else "wrong"), Marked((), after)

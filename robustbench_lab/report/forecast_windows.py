@@ -16,7 +16,6 @@ from robustbench_lab.tasks.forecasting import Role
 if TYPE_CHECKING:
     from torch import nn
 
-    from robustbench_lab.catalog import Catalog
     from robustbench_lab.contracts import Dataset
 
 LEGEND = (
@@ -36,17 +35,6 @@ def chosen_windows(outcomes: Outcomes, count: int) -> list[int]:
     order = np.argsort(-np.nan_to_num(rise, nan=-np.inf), kind="stable")
     ranks = np.linspace(0, len(order) - 1, max(count, 3)).round().astype(int)[:count]
     return [int(order[rank]) for rank in dict.fromkeys(ranks.tolist())]
-
-
-def forecast_model(record: CellRecord, catalog: Catalog, *, run_scripts: bool) -> nn.Module:
-    """The cell's model with its defense, on the CPU. Raises OtherHereError where it is another one here."""
-    import torch
-
-    from robustbench_lab.cell_here import cell_here
-    from robustbench_lab.workbench import Workbench
-
-    here = cell_here(record.cell, catalog, run_scripts=run_scripts)
-    return Workbench(catalog, torch.device("cpu")).load(here.cell).defended_model
 
 
 def drawn_windows(

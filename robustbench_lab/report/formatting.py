@@ -35,11 +35,6 @@ def shorten(text: str, width: int) -> str:
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
 
 
-def version_text(version: str) -> str:
-    """As it is; of a hash, which is the version of a single file, the beginning."""
-    return version[:8] if re.fullmatch(r"[0-9a-f]{64}", version) else version
-
-
 def metric_title(name: str) -> str:
     """`robust_accuracy` to `Robust accuracy`, `robust_map50` to `Robust mAP50`, `clean_mase` to `Clean MASE`."""
     title = re.sub(r"\bmap(\d*)\b", r"mAP\1", name.replace("_", " ").capitalize())

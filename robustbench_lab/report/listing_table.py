@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from robustbench_lab.report.formatting import printable
+from robustbench_lab.printable_text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,3 +61,8 @@ def _shown(columns: Sequence[ListingColumn], wholes: Sequence[int], width: int) 
         if wanting := [place for place in shown if shown[place] < wholes[place]]:
             shown[min(wanting, key=lambda place: (place > 0, shown[place]))] += 1
     return shown
+
+
+def version_text(version: str) -> str:
+    """As it is; of a hash, which is the version of a single file, the beginning."""
+    return version[:8] if re.fullmatch(r"[0-9a-f]{64}", version) else version

@@ -118,3 +118,24 @@ def test_listing_everything_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "spared"),
+    [(["--help"], {"rich", "pydantic", "numpy"}), (["list", "attacks"], {"numpy", "sqlalchemy", "pandas"})],
+    ids=["help", "list"],
+)
+def test_quick_commands_import_none_of_what_they_do_not_need(words: list[str], spared: set[str]) -> None:
+    code = (
+        "import sys\n"
+        "from robustbench_lab.cli.main import main\n"
+        f"sys.argv = ['rbl', *{words!r}]\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        f"print(*({spared!r} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout
+    assert done.stderr.split() == []

@@ -486,7 +486,7 @@ TINY = (*OWN_DATA, "npz(path='tiny.npz')")
 REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "unknown flag": (("run", "--attak", "pgd"), USAGE, "No such option: --attak"),
     "unknown command": (("runn",), USAGE, "No such command 'runn'"),
-    "unknown kind": (("list", "attack"), USAGE, "Invalid value for 'kind': 'attack' is not one of 'models'"),
+    "unknown kind": (("list", "attack"), USAGE, "Invalid value for 'KIND': 'attack' is not one of 'models'"),
     "no number": (("run", "--samples", "many"), USAGE, "Invalid value for '--samples': must be a valid integer\n"),
     "unknown attack": ((*TINY, "--attack", "pdg"), USAGE, "there is no attack 'pdg'. Did you mean 'pgd'?"),
     "wrong type": (("run", "--attack", "pgd(steps=many)"), USAGE, "'many' is no value: write a number"),

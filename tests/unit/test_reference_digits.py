@@ -1,16 +1,18 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbl_reference import scikit_learn_data
 from rbl_reference.digits import (
     CLASSES,
     TEST_PER_CLASS,
     Digits,
     Split,
     hash_order,
-    read_scikit_learn,
     revision_of,
     split_indices,
 )
@@ -41,7 +43,7 @@ def test_the_test_split_has_450_samples_45_of_each_class_and_the_train_split_the
 
 
 def test_no_image_of_the_test_split_is_in_the_train_split() -> None:
-    images, labels = read_scikit_learn()
+    images, labels = scikit_learn_data.digits()
     splits = split_indices(labels)
     train = {images[index].tobytes() for index in splits["train"]}
     assert not any(images[index].tobytes() in train for index in splits["test"])
@@ -64,7 +66,7 @@ def test_the_splits_are_these_and_no_others(split: Split, revision: str) -> None
 
 
 def test_the_revision_changes_with_an_image_a_label_the_order_and_the_split() -> None:
-    images, labels = read_scikit_learn()
+    images, labels = scikit_learn_data.digits()
     indices = [5, 3, 8]
     other_image, other_label = images.copy(), labels.copy()
     other_image[3, 0, 0] += 1
@@ -84,7 +86,7 @@ def test_inputs_are_images_within_the_bounds_in_the_order_asked_for() -> None:
     samples = data.load([7, 0, 449])
     assert samples.inputs.shape == (3, 1, 8, 8)
     assert (samples.inputs.dtype, samples.targets.dtype) == (torch.float32, torch.int64)
-    images, labels = read_scikit_learn()
+    images, labels = scikit_learn_data.digits()
     for position, asked in enumerate([7, 0, 449]):
         index = int(data.sample_ids[asked].removeprefix("digits/"))
         assert np.array_equal(samples.inputs[position, 0].numpy() * 16, images[index])
@@ -102,3 +104,14 @@ def test_samples_are_copies_so_that_changing_them_leaves_the_data_alone() -> Non
 def test_an_unknown_split_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UsageError, match=r"no split 'trian'\. Did you mean 'train'\?"):
         Digits(split="trian")  # type: ignore[arg-type]
+
+
+def test_what_is_read_of_scikit_learn_is_what_it_would_load_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = scikit_learn_data.digits()
+    photographs = [scikit_learn_data.photograph(name) for name in scikit_learn_data.PHOTOGRAPHS]
+    monkeypatch.setattr(scikit_learn_data, "_folder", lambda: Path("nowhere"))
+    loaded_images, loaded_labels = scikit_learn_data.digits()
+    assert np.array_equal(images, loaded_images)
+    assert np.array_equal(labels, loaded_labels)
+    for photograph, name in zip(photographs, scikit_learn_data.PHOTOGRAPHS, strict=True):
+        assert np.array_equal(photograph, scikit_learn_data.photograph(name))

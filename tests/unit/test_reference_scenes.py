@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbl_reference.digits import CLASSES, Split, read_scikit_learn, split_indices
+from rbl_reference import scikit_learn_data
+from rbl_reference.digits import CLASSES, Split, split_indices
 from rbl_reference.scenes import (
     HEIGHTS,
     MOST_OBJECTS,
@@ -85,7 +86,7 @@ def test_each_scene_has_one_to_five_objects_within_it_that_do_not_overlap(scenes
 
 def test_nothing_but_what_lies_in_the_boxes_differs_from_the_photograph() -> None:
     digits, labels, backgrounds = read_material("test")
-    image, boxes, classes = paint("any scene", digits, labels, [np.full_like(part, 100) for part in backgrounds])
+    image, boxes, classes, _ = paint("any scene", digits, labels, [np.full_like(part, 100) for part in backgrounds])
     outside = np.ones((SIZE, SIZE), bool)
     for left, top, right, bottom in boxes[classes >= 0]:
         outside[top:bottom, left:right] = False
@@ -96,8 +97,8 @@ def test_nothing_but_what_lies_in_the_boxes_differs_from_the_photograph() -> Non
 
 
 def test_test_and_training_scenes_are_made_of_different_digits_and_parts_of_the_photographs() -> None:
-    images, _ = read_scikit_learn()
-    splits = split_indices(read_scikit_learn()[1])
+    images, _ = scikit_learn_data.digits()
+    splits = split_indices(scikit_learn_data.digits()[1])
     test, train = read_material("test"), read_material("train")
     assert np.array_equal(np.stack(test[0]), images[splits["test"]])
     assert np.array_equal(np.stack(train[0]), images[splits["train"]])

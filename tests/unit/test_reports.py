@@ -24,6 +24,7 @@ from robustbench_lab.records import MINIMUM_NORM, Finding, Outcomes, Severity, S
 from robustbench_lab.report import cell_view, formatting, json_documents, latex, markdown, reproduce, table
 from robustbench_lab.report import csv as csv_format
 from robustbench_lab.report import json as json_format
+from robustbench_lab.report.listing_table import version_text
 from robustbench_lab.tasks.classification import Classification
 from robustbench_lab.testing.example_results import (
     CLASSIFIER_METRICS,
@@ -172,8 +173,8 @@ def test_an_empty_leaderboard_can_be_rendered_in_every_format():
 
 
 def test_the_version_of_a_single_file_is_shown_by_its_beginning():
-    assert formatting.version_text("0a" * 32) == "0a0a0a0a"
-    assert formatting.version_text("1+timm-1.0.22") == "1+timm-1.0.22"
+    assert version_text("0a" * 32) == "0a0a0a0a"
+    assert version_text("1+timm-1.0.22") == "1+timm-1.0.22"
 
 
 def test_latex_has_one_table_a_group_and_every_environment_is_closed(board):
