@@ -44,8 +44,9 @@ def ratio(net: nn.Module, x: Tensor, rounds: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(asked.threads)
     keep_freed_memory()
     for conv, samples, side in LAYERS:
         x = torch.rand(samples, conv.in_channels, side, side)

@@ -1,6 +1,7 @@
 """Non-maximum suppression by torchvision's operator, several times as fast as the core's, or else by the core's."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,24 +10,34 @@ from torch import Tensor
 
 from robustbench_lab.tasks import boxes as core
 
+IMAGES_AT_ONCE = 3
+"""In one call of the operator: fewer pay its fixed cost more often, of more it compares too many pairs of boxes."""
+
 
 def keep_best(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float) -> Tensor:
     """As `robustbench_lab.tasks.boxes.keep_best`."""
     operator = _torchvision_nms()
-    if operator is None:
+    if operator is None or not labels.numel():
         return core.keep_best(boxes, scores, labels, most_overlap)
-    # Classes far apart from one another do not suppress each other.
-    apart = boxes + (labels * (boxes.max() - boxes.min() + 1))[:, :, None]
-    counts = (scores > 0).sum(1).tolist()
-    most = scores.shape[1]
-    places = [
-        operator(image[:count], surest[:count], most_overlap) + most * number
-        for number, (image, surest, count) in enumerate(zip(apart.unbind(), scores.unbind(), counts, strict=True))
-    ]
+    apart = _far_apart(boxes, labels).flatten(0, 1)
+    there = (scores > 0).flatten().nonzero().squeeze(1)
+    at_once = IMAGES_AT_ONCE * scores.shape[1]
+    ends = torch.searchsorted(there, torch.arange(at_once, labels.numel() + at_once, at_once)).tolist()
+    surest = scores.flatten().double()
     kept = torch.zeros_like(labels, dtype=torch.bool)
-    if places:
-        kept.view(-1)[torch.cat(places)] = True
+    for start, end in itertools.pairwise([0, *ends]):
+        places = there[start:end]
+        found = operator(apart.index_select(0, places), surest.index_select(0, places), most_overlap)
+        kept.view(-1)[places.index_select(0, found)] = True
     return kept
+
+
+def _far_apart(boxes: Tensor, labels: Tensor) -> Tensor:
+    """The boxes in float64, those of other classes and neighbouring images out of one another's reach."""
+    images = torch.arange(len(labels), device=labels.device)[:, None] % IMAGES_AT_ONCE
+    groups = labels + (labels.max() + 1) * images
+    boxes = boxes.double().nan_to_num(0.0, 0.0, 0.0)  # one that is no number must not reach the others
+    return boxes + (groups * (boxes.max() - boxes.min() + 1))[:, :, None]
 
 
 @functools.cache
