@@ -34,7 +34,7 @@ from robustbench_lab.batch_size import BatchSize, out_of_memory
 from robustbench_lab.candidate_ledger import CandidateLedger, Rows, check_like
 from robustbench_lab.contracts import Bounds, Objective, Region, ThreatModel
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
-from robustbench_lab.expectation import Mean, detached, mean_prediction
+from robustbench_lab.model_queries import Judgement, Loss, ModelQueries
 from robustbench_lab.pass_counter import PassCounter
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding
@@ -45,10 +45,6 @@ from robustbench_lab.threat_models.scaled_region import Scaled
 
 Progress = Callable[[int, int, int], None]
 """Called with (unbroken samples, forward passes, backward passes), often."""
-
-Loss = str | Callable[..., Tensor] | None
-"""One of the objective's losses by its name, None for the usual one, or a function `loss(prediction, goal, *given)`
-to a tensor `[B]`, which the attack maximises."""
 
 Candidate = bool | Tensor
 """Whether queried inputs are candidates: all, none, or a bool tensor `[A]`."""
@@ -96,6 +92,7 @@ class AttackProblem:
             needs_success=setting.objective.stop_on_success or setting.minimum_norm,
             clean_score=None if setting.minimum_norm else setting.clean_measure.get("damage"),
         )
+        self._queries = ModelQueries(self._counter, setting.objective, setting.eot, self._ledger.needs_success)
         self.trace = OptimisationTrace()
         self.notes: list[Finding] = []
         self._times = 1
@@ -327,7 +324,7 @@ class AttackProblem:
         """Per-sample loss `[A]`: one forward pass a sample."""
 
         def read(prediction: Any, goal: Any, part: slice) -> Tensor:
-            return self._loss(loss, prediction, goal, [one[part] for one in given])
+            return self._queries.loss_of(loss, prediction, goal, [one[part] for one in given])
 
         return self._query(x, read, candidate)
 
@@ -398,11 +395,6 @@ class AttackProblem:
 
     # ------------------------------------------------------------ inside
 
-    def _loss(self, loss: Loss, prediction: Any, goal: Any, given: Sequence[Tensor]) -> Tensor:
-        if callable(loss):
-            return loss(prediction, goal, *given)
-        return self._objective.loss(loss, prediction, goal)
-
     def _possible(self, x: Tensor, candidate: Candidate) -> Tensor:
         """Where attacks move between the points of a region: of a candidate the point nearest to it."""
         return x if self._points is None or candidate is False else self._points.project(x.clone())
@@ -437,13 +429,10 @@ class AttackProblem:
         return torch.cat([result for (result,) in results]) if results else x.new_empty(0)
 
     def _read(self, x: Tensor, part: slice, read: Callable[[Any, Any, slice], Tensor], candidate: Candidate) -> Tensor:
-        goal = cut(self._goal, part.start, part.stop)
-        mean = Mean()
-        for _ in range(self.eot):
-            prediction = self._counter(x[part])
-            mean.add(read(prediction, goal, part), *self._judged(prediction, goal))
-        result, success, damage = mean.values()
-        self._offer(x, part, success, damage, candidate)
+        result, judgement = self._queries.read(
+            x[part], self._goal_of(part), lambda prediction, goal: read(prediction, goal, part)
+        )
+        self._offer(x, part, judgement, candidate)
         return result
 
     def _probe(
@@ -461,12 +450,14 @@ class AttackProblem:
         predictions: list[Any] = []
 
         def work(part: slice) -> tuple[Tensor, ...]:
-            loss_of = [one[part] for one in given]
             judged = keep_prediction or candidate is not False
-            *numbers, prediction = self._loss_gradient_success(x, part, loss, loss_of, candidate, judged=judged)
+            slope, judgement = self._queries.slope(
+                x[part], self._goal_of(part), loss, [one[part] for one in given], judged=judged
+            )
+            self._offer(x, part, judgement, candidate)
             if keep_prediction:
-                predictions.append(prediction)
-            return tuple(numbers)
+                predictions.append(slope.prediction)
+            return slope.loss, judgement.success, slope.gradient
 
         pieces = [self._with_smaller_batches(part, work) for part in self._parts()]
         if not pieces:
@@ -476,59 +467,19 @@ class AttackProblem:
         whole = torch.cat(predictions) if predictions and isinstance(predictions[0], Tensor) else None
         return Probe(losses, gradient, success > 0.5, whole)
 
-    def _loss_gradient_success(
-        self, x: Tensor, part: slice, loss: Loss, given: Sequence[Tensor], candidate: Candidate, *, judged: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Any]:
-        """judged: False leaves success and damage at 0, which no one looks at then and detectors take time for."""
-        goal = cut(self._goal, part.start, part.stop)
-        leaf = x[part].detach().requires_grad_()
-        mean = Mean()
-        predictions = []
-        for _ in range(self.eot):
-            with torch.enable_grad():
-                prediction = self._counter(leaf)
-                losses = self._loss(loss, prediction, goal, given)
-                (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-            if 0 in gradient.stride():
-                gradient = gradient.contiguous()  # of a mean or a sum: one number for many elements, not to be written
-            prediction = detached(prediction)
-            predictions.append(prediction)
-            with torch.no_grad():
-                nothing = torch.zeros_like(losses)
-                success_damage = self._judged(prediction, goal) if judged else (nothing, nothing)
-                mean.add(losses.detach(), gradient, *success_damage)
-        losses, gradient, success, damage = mean.values()
-        self._offer(x, part, success, damage, candidate)
-        return losses, success, gradient, mean_prediction(predictions)
-
     def _jacobian(self, x: Tensor, part: slice, classes: Tensor, candidate: Candidate) -> tuple[Tensor, Tensor]:
-        goal = cut(self._goal, part.start, part.stop)
-        leaf = x[part].detach().requires_grad_()
-        mean = Mean()
-        for _ in range(self.eot):
-            with torch.enable_grad():
-                logits = self._counter(leaf)
-                chosen = logits.gather(1, classes[part]).sum(0)
-                last = len(chosen) - 1
-                rows = [
-                    torch.autograd.grad(one, leaf, retain_graph=number < last)[0] for number, one in enumerate(chosen)
-                ]
-            logits = logits.detach()
-            mean.add(logits, torch.stack(rows, dim=1), *self._judged(logits, goal))
-        logits, jacobian, success, damage = mean.values()
-        self._offer(x, part, success, damage, candidate)
+        logits, jacobian, judgement = self._queries.jacobian(x[part], self._goal_of(part), classes[part])
+        self._offer(x, part, judgement, candidate)
         return logits, jacobian
 
-    def _judged(self, prediction: Any, goal: Any) -> tuple[Tensor, Tensor]:
-        """Success of one pass, as 0 or 1, and the damage where it decides; `[B]` each."""
-        success = self._objective.succeeded(prediction, goal).float()
-        return success, success if self._ledger.needs_success else self._objective.damage(prediction, goal).float()
+    def _goal_of(self, part: slice) -> Any:
+        return cut(self._goal, part.start, part.stop)
 
-    def _offer(self, x: Tensor, part: slice, success: Tensor, damage: Tensor, candidate: Candidate) -> None:
+    def _offer(self, x: Tensor, part: slice, judgement: Judgement, candidate: Candidate) -> None:
         self._progress(self._ledger.unbroken, self._counter.forward_passes, self._counter.backward_passes)
         if candidate is False:
             return
-        rows, offered = self._rows(part), x[part]
+        rows, offered, success, damage = self._rows(part), x[part], judgement.success, judgement.damage
         if self._setting.exact is not None:
             success = self._confirmed(offered, part, success)
         self._ledger.note_moves(rows, offered, self.clean[part])
@@ -546,7 +497,7 @@ class AttackProblem:
             self._counter.forward_passes += len(claimed)
             with torch.inference_mode():
                 prediction = self._setting.exact(x[claimed])
-                goal = take(cut(self._goal, part.start, part.stop), claimed)
+                goal = take(self._goal_of(part), claimed)
                 confirmed[claimed] = self._objective.succeeded(prediction, goal).float()
         return confirmed
 

@@ -276,8 +276,9 @@ class NeverWrong(Classes):
         return super().forward(x) + torch.tensor([1000.0, 0.0])
 
 
+@pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.5)])
-def test_it_comes_as_far_as_the_official_code_with_the_same_queries(norm: str, eps: float) -> None:
+def test_it_comes_as_far_as_the_official_code_with_the_same_queries(norm: str, eps: float, rescale: bool) -> None:
     """By the mean margin over 60 samples, whose spread over seeds is 2%; AutoAttack never reaches the last row."""
     official = pytest.importorskip("pyautoattack.square")
     clean = 0.5 + 0.1 * torch.randn(60, 3, 20, 20, generator=torch.Generator().manual_seed(1)).clamp(-2, 2)
@@ -288,9 +289,9 @@ def test_it_comes_as_far_as_the_official_code_with_the_same_queries(norm: str, e
         return float(before - (model(x)[:, 0] - model(x)[:, 1]).mean())
 
     ours = problem_on(model, BALLS[norm](eps), clean)
-    square(ours, queries=400)
+    square(ours, queries=400, rescale=rescale)
     theirs = official.SquareAttack(
-        model, norm=norm.capitalize(), n_queries=398, eps=eps, resc_schedule=False, device="cpu"
+        model, norm=norm.capitalize(), n_queries=398, eps=eps, resc_schedule=rescale, device="cpu"
     )
     theirs.init_hyperparam(clean)
     torch.manual_seed(0)
@@ -298,8 +299,9 @@ def test_it_comes_as_far_as_the_official_code_with_the_same_queries(norm: str, e
     assert lowered(ours.candidates) >= 0.97 * lowered(adversarial)
 
 
+@pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 1.0)])
-def test_on_a_trained_network_it_breaks_as_many_as_the_official_code(norm: str, eps: float) -> None:
+def test_on_a_trained_network_it_breaks_as_many_as_the_official_code(norm: str, eps: float, rescale: bool) -> None:
     """Of 120 images; two random searches differ by chance on about 5 of them."""
     official = pytest.importorskip("pyautoattack.square")
     samples = Digits(split="test").load(range(120))
@@ -307,9 +309,9 @@ def test_on_a_trained_network_it_breaks_as_many_as_the_official_code(norm: str, 
     right = model(samples.inputs).argmax(1) == samples.targets
     clean, labels = samples.inputs[right], samples.targets[right]
     ours = problem_on(model, BALLS[norm](eps), clean)
-    square(ours, queries=500)
+    square(ours, queries=500, rescale=rescale)
     theirs = official.SquareAttack(
-        model, norm=norm.capitalize(), n_queries=500, eps=eps, resc_schedule=False, device="cpu"
+        model, norm=norm.capitalize(), n_queries=500, eps=eps, resc_schedule=rescale, device="cpu"
     )
     held = model(theirs.perturb(clean, labels)).argmax(1) == labels
     assert int((~ours.claimed).sum()) <= int(held.sum()) + 5

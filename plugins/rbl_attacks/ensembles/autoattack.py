@@ -81,7 +81,7 @@ def _attacks(l1: bool, version: Version, classes: int) -> dict[str, Callable[[At
         "apgd-t": partial(auto_pgd, loss=targeted, targets=5 if sparse else TARGETS, restarts=1),
         "fab": partial(fab, steps=100, restarts=5, targets=None, alpha_max=0.1, eta=1.05, beta=0.9),
         "fab-t": partial(fab, steps=100, restarts=1, targets=TARGETS, alpha_max=0.1, eta=1.05, beta=0.9),
-        "square": partial(square, queries=5000, p_init=0.8, restarts=1),
+        "square": partial(square, queries=5000, p_init=0.8, restarts=1, rescale=False),
     }
 
 

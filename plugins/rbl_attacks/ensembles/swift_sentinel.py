@@ -26,7 +26,7 @@ def check_without_gradients(problem: AttackProblem, left: Tensor) -> None:
     found = 0
     for queries in QUERIES:
         before = problem.open_samples
-        square(problem.part(asked), queries=queries)
+        square(problem.part(asked), queries=queries, rescale=False)
         problem.drop_done()
         broken = before - problem.open_samples
         found += broken

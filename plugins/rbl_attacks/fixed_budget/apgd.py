@@ -19,8 +19,9 @@ from torch import Tensor
 
 from rbl_attacks.fixed_budget.apgd_steps import Iterate, MomentumSteps, Query, SparseSteps, Steps, drop_done, project_l1
 from rbl_attacks.minimum_norm.nearest_boundary import columns, rivals_by_rank, side_by_side
-from robustbench_lab.attack_problem import AttackProblem, Loss
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
+from robustbench_lab.model_queries import Loss
 from robustbench_lab.objectives import Untargeted, targeted_difference_of_logits_ratio, targeted_margin
 
 Count = Annotated[int, Field(ge=1)]

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from robustbench_lab.attack_problem import AttackProblem, Loss
+from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.model_queries import Loss
 
 
 def log_odds(problem: AttackProblem) -> Loss:

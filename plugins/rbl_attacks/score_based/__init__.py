@@ -26,11 +26,11 @@ SPECS = [
     AttackSpec(
         name="square",
         factory="rbl_attacks.score_based.square:square",
-        summary="random search over squares of pixels (Andriushchenko et al. 2020), as in AutoAttack",
+        summary="random search over squares of pixels (Andriushchenko et al. 2020)",
         access=Access.SCORES,
         threat_models=NORM_BALLS,
         quick={"queries": 200},
-        version="1",
+        version="2",
         estimate_passes=lambda params: (params["restarts"] * params["queries"], 0),
     ),
     AttackSpec(

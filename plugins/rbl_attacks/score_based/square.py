@@ -1,9 +1,9 @@
 """Square Attack (Andriushchenko, Croce, Flammarion & Hein, ECCV 2020, https://arxiv.org/abs/1912.00049).
 
 Random search: change a square of pixels at a random place, and keep the change where the loss rises. The parameters
-are those of AutoAttack's code (https://github.com/fra31/auto-attack, autoattack/square.py, with the schedule for 10,000
-queries whatever their number). Two things differ, and neither makes it weaker: every sample has its own place and signs
-where AutoAttack draws one place for the whole batch, and the last row and column are reached, as in the paper.
+are those of AutoAttack's code (https://github.com/fra31/auto-attack, autoattack/square.py). Two things differ, and
+neither makes it weaker: every sample has its own place and signs where AutoAttack draws one place for the whole batch,
+and the last row and column are reached, as in the paper.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Iterations after which the window's share of the image halves."""
+"""Iterations after which the window's share of the image halves, of SCHEDULED."""
+SCHEDULED = 10_000
 QUERIES_AT_ONCE = 64
 """Queries whose random numbers are drawn together: one draw of a few numbers costs as much as one of thousands."""
 
@@ -66,6 +67,7 @@ def square(
     queries: Annotated[int, Field(ge=2)] = 5000,
     p_init: Annotated[float, Field(gt=0, le=1)] = 0.8,
     restarts: Annotated[int, Field(ge=1)] = 1,
+    rescale: bool = True,
     loss: str = "margin",
 ) -> None:
     """Random search over squares in linf, and over pairs of pseudo-Gaussian bumps in l2 and l1.
@@ -76,16 +78,20 @@ def square(
     queries: forward passes of one restart: the start, the changes, and at last the best input once more.
     p_init: share of the pixels in the first windows.
     restarts: searches with other random numbers; only samples still unbroken enter the next one.
+    rescale: shrink the windows in the course of `queries`, as the paper's code does. False: as if there were 10,000,
+    which is AutoAttack's way, and weaker where there are few.
     loss: one of the objective's losses; the paper takes the margin, and `ce` for targeted attacks.
     """
     for restart in range(restarts):
-        _search(problem, queries, p_init, f"square/{restart}", loss)
+        _search(problem, queries, p_init, f"square/{restart}", loss, SCHEDULED / queries if rescale else 1.0)
         if problem.finished:
             return
 
 
-def _search(problem: AttackProblem, queries: int, p_init: float, draw: str, loss: str) -> None:
+def _search(problem: AttackProblem, queries: int, p_init: float, draw: str, loss: str, pace: float) -> None:
+    """pace: of the schedule's iterations, those that one query takes."""
     moves = _moves(problem)
+    planned = 0.0
     best = _known(problem.loss(moves.start(f"{draw}/start"), loss))
     best, *moves.state = problem.drop_done(best, *moves.state)
     for query in range(queries - 2):
@@ -94,8 +100,9 @@ def _search(problem: AttackProblem, queries: int, p_init: float, draw: str, loss
         turn = query % QUERIES_AT_ONCE
         if turn == 0:
             numbers = problem.uniform(f"{draw}/{query}", (QUERIES_AT_ONCE, moves.numbers()))
-        if turn == 0 or query - 1 in HALVINGS:
-            plan, first = moves.plan(_share(p_init, query), numbers[:, turn:]), turn
+        share = _share(p_init, int(query * pace))
+        if turn == 0 or share != planned:
+            plan, first, planned = moves.plan(share, numbers[:, turn:]), turn, share
         reached = _known(problem.loss(moves.change(*(one[:, turn - first] for one in plan)), loss))
         better = reached > best
         best = torch.maximum(best, reached)

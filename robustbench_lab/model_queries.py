@@ -1,0 +1,118 @@
+"""What passes through a model tell of a batch of inputs: losses, gradients, and whether the goal is reached.
+
+Nothing here knows about regions, about samples that are done, or about memory: that is the attack problem's work. On a
+randomized model everything is the mean over `eot` passes (expectation over transformation, Athalye et al. 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustbench_lab.contracts import Objective
+from robustbench_lab.expectation import Mean, detached, mean_prediction
+from robustbench_lab.pass_counter import PassCounter
+
+Loss = str | Callable[..., Tensor] | None
+"""One of the objective's losses by its name, None for the usual one, or a function `loss(prediction, goal, *given)`
+to a tensor `[B]`, which the attack maximises."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How near inputs come to the goal."""
+
+    success: Tensor
+    """Share of the passes that reach it, `[B]`."""
+    damage: Tensor
+    """What decides between inputs where success does not, `[B]`; otherwise success."""
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A loss, and where it rises."""
+
+    loss: Tensor
+    """`[B]`."""
+    gradient: Tensor
+    """`[B, ...]`."""
+    prediction: Any
+
+
+@dataclass(frozen=True)
+class ModelQueries:
+    """One model under one objective."""
+
+    model: PassCounter
+    objective: Objective
+    eot: int
+    """Passes of each query."""
+    needs_success: bool
+    """Whether only inputs that succeed are kept: then their damage is not computed."""
+
+    def read(self, x: Tensor, goal: Any, reading: Callable[[Any, Any], Tensor]) -> tuple[Tensor, Judgement]:
+        """What `reading(prediction, goal)` makes of each input, `[B, ...]`: one forward pass a sample."""
+        mean = Mean()
+        for _ in range(self.eot):
+            prediction = self.model(x)
+            mean.add(reading(prediction, goal), *self._judged(prediction, goal))
+        result, *judged = mean.values()
+        return result, Judgement(*judged)
+
+    def slope(
+        self, x: Tensor, goal: Any, loss: Loss, given: Sequence[Tensor], *, judged: bool
+    ) -> tuple[Slope, Judgement]:
+        """Per-sample loss and its gradient to the input: one forward and one backward pass a sample.
+
+        judged: False leaves success and damage at 0, which no one looks at then and detectors take time for.
+        """
+        leaf = x.detach().requires_grad_()
+        mean = Mean()
+        predictions = []
+        for _ in range(self.eot):
+            with torch.enable_grad():
+                prediction = self.model(leaf)
+                losses = self.loss_of(loss, prediction, goal, given)
+                (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            if 0 in gradient.stride():
+                gradient = gradient.contiguous()  # of a mean or a sum: one number for many elements, not to be written
+            prediction = detached(prediction)
+            predictions.append(prediction)
+            with torch.no_grad():
+                nothing = torch.zeros_like(losses)
+                success_damage = self._judged(prediction, goal) if judged else (nothing, nothing)
+                mean.add(losses.detach(), gradient, *success_damage)
+        losses, gradient, success, damage = mean.values()
+        return Slope(losses, gradient, mean_prediction(predictions)), Judgement(success, damage)
+
+    def jacobian(self, x: Tensor, goal: Any, classes: Tensor) -> tuple[Tensor, Tensor, Judgement]:
+        """Logits `[B, K]`, and the gradients of those of `classes` `[B, M]`, `[B, M, ...]`: M backward passes each."""
+        leaf = x.detach().requires_grad_()
+        mean = Mean()
+        for _ in range(self.eot):
+            with torch.enable_grad():
+                logits = self.model(leaf)
+                chosen = logits.gather(1, classes).sum(0)
+                last = len(chosen) - 1
+                rows = [
+                    torch.autograd.grad(one, leaf, retain_graph=number < last)[0] for number, one in enumerate(chosen)
+                ]
+            logits = logits.detach()
+            mean.add(logits, torch.stack(rows, dim=1), *self._judged(logits, goal))
+        logits, jacobian, success, damage = mean.values()
+        return logits, jacobian, Judgement(success, damage)
+
+    def loss_of(self, loss: Loss, prediction: Any, goal: Any, given: Sequence[Tensor]) -> Tensor:
+        """`[B]`. given: what a loss of the attack's own needs besides, each `[B, ...]`."""
+        if callable(loss):
+            return loss(prediction, goal, *given)
+        return self.objective.loss(loss, prediction, goal)
+
+    def _judged(self, prediction: Any, goal: Any) -> tuple[Tensor, Tensor]:
+        """Success of one pass, as 0 or 1, and the damage; `[B]` each."""
+        success = self.objective.succeeded(prediction, goal).float()
+        return success, success if self.needs_success else self.objective.damage(prediction, goal).float()
