@@ -22,7 +22,8 @@ def keep_best(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float
     apart = _far_apart(boxes, labels).flatten(0, 1)
     there = (scores > 0).flatten().nonzero().squeeze(1)
     at_once = IMAGES_AT_ONCE * scores.shape[1]
-    ends = torch.searchsorted(there, torch.arange(at_once, labels.numel() + at_once, at_once)).tolist()
+    borders = torch.arange(at_once, labels.numel() + at_once, at_once, device=there.device)
+    ends = torch.searchsorted(there, borders).tolist()
     surest = scores.flatten().double()
     kept = torch.zeros_like(labels, dtype=torch.bool)
     for start, end in itertools.pairwise([0, *ends]):

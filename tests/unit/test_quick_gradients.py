@@ -82,3 +82,10 @@ def test_a_copy_goes_by_its_own_weights_and_a_second_call_adds_nothing() -> None
     x = torch.rand(1, 3, 9, 9, requires_grad=True)
     once, twice = (torch.autograd.grad(net(x).sum(), x)[0] for net in (quick, other))
     torch.testing.assert_close(twice, 2 * once)
+
+
+def test_any_memory_format_will_do() -> None:
+    x = torch.rand(3, 3, 11, 9).to(memory_format=torch.channels_last).requires_grad_()
+    conv = copy.deepcopy(SLOW[0]).to(memory_format=torch.channels_last)
+    right, found = (torch.autograd.grad(net(x).square().sum(), x)[0] for net in (conv, _quick(conv)))
+    torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5)
