@@ -41,15 +41,15 @@ STEPS = 20
 ATTACKS = (
     "noise",
     "fgsm",
-    "pgd(steps=100)",
-    "pgd(steps=100, loss='masked-ce')",
-    "pgd(steps=100, loss='cospgd')",
-    "pgd(steps=100, loss='dag')",
-    "segpgd(steps=100)",
-    "apgd(steps=100, loss='js')",
-    "apgd(steps=100, loss='masked-ce')",
-    "apgd(steps=100, loss='masked-spherical')",
-    "sea(steps=100)",
+    "pgd(steps=50)",
+    "pgd(steps=50, loss='masked-ce')",
+    "pgd(steps=50, loss='cospgd')",
+    "pgd(steps=50, loss='dag')",
+    "segpgd(steps=50)",
+    "apgd(steps=50, loss='js')",
+    "apgd(steps=50, loss='masked-ce')",
+    "apgd(steps=50, loss='masked-spherical')",
+    "sea(steps=50)",
 )
 METRICS = ("clean_miou", "robust_miou", "clean_pixel_accuracy", "robust_pixel_accuracy")
 
@@ -120,7 +120,7 @@ def step_costs(rounds: int) -> dict[str, dict[str, float]]:
 def strength(samples: int) -> list[dict[str, Any]]:
     """A row for each attack on each bundled network."""
     rows = []
-    for model in ("scene-unet",):
+    for model in ("scene-unet", "scene-unet-at"):
         data = f"scene-masks(scenes={samples})"
         for record in evaluate(model, data, attacks=list(ATTACKS), norm="linf", eps=EPS).records:
             metrics = {name: round(record.metrics[name].value, 4) for name in METRICS}

@@ -1,4 +1,4 @@
-"""Adversarial robustness of classifiers, detectors and forecasters, measured so that others can check it."""
+"""Adversarial robustness of classifiers, detectors and more, measured so that others can check it."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Bounds, DatasetSpec, ModelSpec, Samples
-from robustbench_lab.errors import UsageError
+from robustbench_lab.errors import UsageError, describe_error
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.hookspecs import hookimpl
 from robustbench_lab.leaderboard import Leaderboard
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IN_MEMORY = "in-memory"
-TASKS = ("classification", "detection", "forecasting")
+TASKS = ("classification", "detection", "forecasting", "segmentation")
 """What a model at hand may be for; the data decides."""
 OPEN = Bounds(-math.inf, math.inf)
 USUAL_BUDGETS = {"forecasting": ("series", 0.1)}
@@ -76,17 +76,18 @@ def evaluate(
     database: str | Path | None = None,
     **spec: Any,
 ) -> Evaluation:
-    """Measure how a classifier, a detector or a forecaster holds up against attacks.
+    """Measure how a classifier, a detector, a segmentation network or a forecaster holds up against attacks.
 
     model: a `torch.nn.Module` that maps images `[N, C, H, W]` in [0, 1] (normalisation inside) to logits `[N, K]`, a
-        detector's to a `DetectorOutput`; a forecaster's histories `[N, L, C]` to `[N, H, C]`, in the data's own units;
-        or the name of a model as `rbl run --model` takes it.
+        detector's to a `DetectorOutput`, in segmentation to logits `[N, K, H, W]`; a forecaster's histories `[N, L, C]`
+        to `[N, H, C]`, in the data's own units; or the name of a model as `rbl run --model` takes it.
     dataset: inputs `[N, ...]` (float in [0, 1]) and labels `[N]`, as tensors or arrays, or the name of a dataset. A
         detector's targets are a dict: `boxes` `[N, M, 4]` xyxy in pixels, `labels` `[N, M]` (-1: no object in this
-        place), and `crowd` bool `[N, M]` where there are crowds. A forecaster's are a dict as well: `future`
-        `[N, H, C]` (NaN: not observed), and of each series' training part `scale`, the mean absolute error of the
-        seasonal naive forecast, and `unit`, the standard deviation, `[N]` or `[N, C]`; where histories hold covariates
-        as well, `roles` and `input_unit` `[N, channels]` (robustbench_lab/tasks/forecasting.py).
+        place), and `crowd` bool `[N, M]` where there are crowds. Of segmentation they are integer masks `[N, H, W]`,
+        255 where a pixel does not count. A forecaster's are a dict as well: `future` `[N, H, C]` (NaN: not observed),
+        and of each series' training part `scale`, the mean absolute error of the seasonal naive forecast, and `unit`,
+        the standard deviation, `[N]` or `[N, C]`; where histories hold covariates as well, `roles` and `input_unit`
+        `[N, channels]` (robustbench_lab/tasks/forecasting.py).
     attacks: one or several, as `rbl run --attack` takes them, such as "pgd(steps=50)".
     norm, eps: the threat model; None: the dataset's usual one (in-memory data: linf 8/255; of forecasters: 0.1 in
         `series`).
@@ -144,7 +145,15 @@ def _model_spec(model: nn.Module) -> ModelSpec:
         raise UsageError(f"model is a {type(model).__name__}: give a torch.nn.Module, or the name of a model")
     # A copy: the caller's own module stays in its mode, with its gradients, on its device.
     version = model_fingerprint(model)
-    return ModelSpec(name=IN_MEMORY, factory=lambda: copy.deepcopy(model), tasks=TASKS, version=version)
+    return ModelSpec(name=IN_MEMORY, factory=lambda: _copied(model), tasks=TASKS, version=version)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        text = f"the model cannot be copied (copy.deepcopy: {describe_error(error)})"
+        raise UsageError(f"{text}: keep locks, files and the like out of its attributes") from error
 
 
 def _dataset_spec(pair: tuple[Any, Any]) -> DatasetSpec:
@@ -164,7 +173,7 @@ def _dataset_spec(pair: tuple[Any, Any]) -> DatasetSpec:
 
 def _task_of(targets: Any) -> str:
     if not isinstance(targets, Mapping):
-        return "classification"
+        return "segmentation" if _tensor(targets).ndim == 3 else "classification"
     return "forecasting" if "future" in targets else "detection"
 
 
@@ -202,7 +211,7 @@ class InMemoryDataset:
 
     inputs: Tensor
     targets: Any
-    """Labels `[N]`, or a detector's or forecaster's dict."""
+    """Labels `[N]`, masks `[N, H, W]`, or a detector's or forecaster's dict."""
     revision: str
     sample_ids: tuple[str, ...]
     bounds: Bounds = field(default_factory=Bounds)
@@ -216,8 +225,7 @@ class InMemoryDataset:
         if not images.is_floating_point():
             raise UsageError(f"inputs are {images.dtype}: convert them to float in [0, 1], for images x.float() / 255")
         task = _task_of(targets)
-        read = {"detection": _scene_targets, "forecasting": _window_targets}.get(task, _labels)
-        checked = read(targets, len(images))
+        checked = READERS[task](targets, len(images))
         images = images.float().contiguous()
         digest = sha256(repr(images.shape).encode() + images.numpy().tobytes())
         for tensor in checked.values() if isinstance(checked, dict) else [checked]:
@@ -233,7 +241,10 @@ class InMemoryDataset:
 
 
 def _tensor(values: Any) -> Tensor:
-    return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach().cpu()
+    try:
+        return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach().cpu()
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"inputs and targets must be numbers: {describe_error(error)}") from error
 
 
 def _labels(values: Any, samples: int) -> Tensor:
@@ -243,6 +254,13 @@ def _labels(values: Any, samples: int) -> Tensor:
     if labels.is_floating_point():
         raise UsageError(f"labels are {labels.dtype}: give class numbers as integers")
     return labels.long()
+
+
+def _masks(values: Any, samples: int) -> Tensor:
+    masks = _tensor(values)
+    if len(masks) != samples or masks.is_floating_point():
+        raise UsageError(f"{samples} inputs need integer masks [N, H, W]; these are {masks.dtype} {list(masks.shape)}")
+    return masks.contiguous()
 
 
 def _scene_targets(targets: Mapping[str, Any], samples: int) -> dict[str, Tensor]:
@@ -278,3 +296,12 @@ def _window_targets(targets: Mapping[str, Any], samples: int) -> dict[str, Tenso
         if len(one) != samples or one.ndim != (2 if name in ("roles", "input_unit") else 1):
             raise UsageError(f"a forecaster's '{name}' of shape {list(one.shape)} does not fit {samples} histories")
     return {**checked, **{name: one.float() if name == "input_unit" else one.long() for name, one in given.items()}}
+
+
+READERS: Mapping[str, Callable[[Any, int], Any]] = {
+    "classification": _labels,
+    "detection": _scene_targets,
+    "forecasting": _window_targets,
+    "segmentation": _masks,
+}
+"""Of targets, by task."""

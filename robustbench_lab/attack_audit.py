@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.contracts import Measured
+from robustbench_lab.contracts import Bounds, Measured
 from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding, Outcomes, Severity, Share
 from robustbench_lab.sample_trees import cut
 
+ROUNDING = 1e-5
+"""Of values at the ends of the data's range; of the budget itself threat models know how exact they are."""
 RANDOMIZED_PASSES = 5
 """Forward passes by which success is judged where the model is randomized: the majority counts."""
 
@@ -56,7 +58,7 @@ def audit_candidates(
     and has its distance all the same.
     """
     region = setting.around(setting.searched)
-    allowed = region.contains(candidates)
+    allowed = region.contains(candidates) & _within_bounds(candidates, setting.bounds)
     judged = _judged(setting, judge, candidates, passes)
     succeeded = judged["votes"] * 2 > passes
     broken = succeeded & allowed & setting.intact
@@ -72,6 +74,14 @@ def audit_candidates(
     violations = int((~allowed & setting.open).sum())
     unconfirmed = int((claimed & allowed & ~succeeded).sum())
     return Audit(outcomes, _findings(violations, unconfirmed, len(candidates)))
+
+
+def _within_bounds(candidates: Tensor, bounds: Bounds) -> Tensor:
+    """Whether inputs hold finite numbers of the data's range, bool `[N]`, whatever a threat model says of them."""
+    values = candidates.flatten(1)
+    low = bounds.low - ROUNDING * max(1.0, abs(bounds.low))
+    high = bounds.high + ROUNDING * max(1.0, abs(bounds.high))
+    return (values.amin(1) >= low) & (values.amax(1) <= high) & values.isfinite().all(1)
 
 
 def _judged(setting: ProblemSetting, judge: nn.Module, candidates: Tensor, passes: int) -> dict[str, Any]:

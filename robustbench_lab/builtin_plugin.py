@@ -83,6 +83,18 @@ FORECASTING_METRICS = {
     "forecast_shift": "how far attacks move the mean of a forecast upwards, in training standard deviations",
 }
 """Name to summary; lower is better for all of them but the coverage, of which 80% is due."""
+SEGMENTATION_OBJECTIVES = {
+    "untargeted": ("Untargeted", "every pixel of any class but its own"),
+    "targeted": ("Targeted", "every pixel of one chosen class"),
+}
+"""Name to factory and summary."""
+SEGMENTATION_METRICS = {
+    "clean_miou": "mean IoU of the clean images",
+    "robust_miou": "mean IoU under attack",
+    "clean_pixel_accuracy": "share of pixels that are right without attack",
+    "robust_pixel_accuracy": "share of pixels that are right under attack",
+}
+"""Name to summary."""
 
 
 @hookimpl
@@ -104,6 +116,13 @@ def rbl_tasks() -> list[TaskSpec]:
             version=VERSION,
         ),
         TaskSpec(
+            name="segmentation",
+            factory="robustbench_lab.tasks.segmentation:Segmentation",
+            tasks=("segmentation",),
+            summary="images to the class of each pixel",
+            version=VERSION,
+        ),
+        TaskSpec(
             name="classification",
             factory="robustbench_lab.tasks.classification:Classification",
             summary="images to one of several classes",
@@ -114,7 +133,7 @@ def rbl_tasks() -> list[TaskSpec]:
 
 @hookimpl
 def rbl_objectives() -> list[ObjectiveSpec]:
-    """What an adversary of a classifier, a detector or a forecaster wants."""
+    """What an adversary of each task's models wants."""
     return [
         ObjectiveSpec(
             name="untargeted",
@@ -147,6 +166,16 @@ def rbl_objectives() -> list[ObjectiveSpec]:
                 version=VERSION,
             )
             for name, (factory, summary) in FORECASTING_OBJECTIVES.items()
+        ),
+        *(
+            ObjectiveSpec(
+                name=name,
+                factory=f"robustbench_lab.tasks.segmentation_objectives:{factory}",
+                tasks=("segmentation",),
+                summary=summary,
+                version=VERSION,
+            )
+            for name, (factory, summary) in SEGMENTATION_OBJECTIVES.items()
         ),
     ]
 
@@ -226,7 +255,7 @@ def rbl_defenses() -> list[DefenseSpec]:
 
 @hookimpl
 def rbl_metrics() -> list[MetricSpec]:
-    """A classifier's, a detector's and a forecaster's."""
+    """Each task's."""
     return [
         *(
             MetricSpec(
@@ -257,6 +286,18 @@ def rbl_metrics() -> list[MetricSpec]:
                 version=VERSION,
             )
             for name, (summary, better) in DETECTION_METRICS.items()
+        ),
+        *(
+            MetricSpec(
+                name=name,
+                factory=f"robustbench_lab.tasks.segmentation:{name}",
+                tasks=("segmentation",),
+                summary=summary,
+                main=name == "robust_miou",
+                clean=name.replace("robust", "clean") if name.startswith("robust") else None,
+                version=VERSION,
+            )
+            for name, summary in SEGMENTATION_METRICS.items()
         ),
         MetricSpec(
             name="clean_accuracy",

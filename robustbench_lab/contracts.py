@@ -95,6 +95,8 @@ class ModelSpec(ComponentSpec):
     """Whether the rest of a family's name can be a folder: then the files in it enter the cell id, not its name."""
     reference_dataset: str | None = None
     """Set on bundled reference models: the dataset they are evaluated on when the user names none."""
+    on_request: bool = False
+    """Of a bundled reference model: a run that names neither it, nor a task, nor a dataset, leaves it out."""
     published: Factory | None = None
     """`function(subject: PublishedSubject) -> Published | None`: what is stated elsewhere, which leaderboards show
     beside what was measured."""
@@ -221,6 +223,12 @@ class Published:
 
 
 # ---------------------------------------------------------------- protocols: what a factory returns
+
+
+def lacking(made: object, protocol: type) -> str | None:
+    """What an object lacks of one of these protocols, in a few words; None: nothing."""
+    missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(made, name)]
+    return f"it lacks {', '.join(missing)}: see robustbench_lab.contracts.{protocol.__name__}" if missing else None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.metric_values import Metric, measure
 from robustbench_lab.mixed_precision import MixedPrecision
-from robustbench_lab.model_mark import check_unchanged, model_mark
+from robustbench_lab.model_mark import run_attack
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.preflight import fatal_reason
 from robustbench_lab.problem_setting import ProblemSetting
@@ -97,7 +97,9 @@ def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, 
             record = _evaluate(unit, bench, blank, options, progress, checkpoint)
     except SkipCell as skip:
         record = replace(blank, status=Status.SKIPPED, reason=str(skip))
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # some libraries have errors that are no Exception
         # Where memory has run out with a batch of one, the unit needs more than its share of the device.
         needed = 1.0 if out_of_memory(error) else 0.0
         record = replace(blank, reason=describe_error(error), memory_share=needed)
@@ -208,11 +210,8 @@ def _evaluate(
 def _attack(loaded: LoadedCell, problem: AttackProblem, model: nn.Module, bench: Workbench) -> None:
     """The attack's work. Success is judged on the same model, and other cells need it, too: so it must be as before."""
     models = {id(one): one for one in (model, loaded.defended_model)}.values()
-    marks = [(one, model_mark(one)) for one in models]
     try:
-        loaded.attack(problem)
-        for one, mark in marks:
-            check_unchanged(one, mark)
+        run_attack(loaded.attack, problem, models)
     except BaseException:
         bench.forget_models()  # whatever state they are in
         raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from robustbench_lab.component_syntax import Component
 from robustbench_lab.device_slots import Slot, SlotRequest, make_slots
 from robustbench_lab.devices import resolve_devices
-from robustbench_lab.errors import UsageError
+from robustbench_lab.errors import PluginError, UsageError
 from robustbench_lab.experiment_spec import AUTO_EXECUTOR, ExperimentSpec
 from robustbench_lab.plugin_loading import PluginSource
 from robustbench_lab.records import Cell
@@ -51,6 +51,8 @@ def choose_executor(spec: ExperimentSpec, cells: Sequence[Cell], catalog: Catalo
     if asked.name == "inline" and spec.unit_timeout is not None:
         raise UsageError(f"--unit-timeout is for workers that can be ended, and inline has none: {advice}.")
     executor: Executor = catalog.build("executors", catalog.resolve("executors", asked))
+    if not (isinstance(getattr(executor, "name", None), str) and callable(getattr(executor, "run", None))):
+        raise PluginError(f"executor '{asked.label}' is not usable: it needs a name and run(queue, context)")
     return executor, executor.find_slots(wanted) if isinstance(executor, FindsSlots) else _slots_here(wanted)
 
 

@@ -1,6 +1,9 @@
-"""Whether a model is still the one it was: an attack is judged on the model that it was given."""
+"""An attack at work: it hands its candidates to the problem, and is judged on the model as it was given."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,6 +11,17 @@ from torch import nn
 from robustbench_lab.errors import AttackContractError
 
 Mark = tuple[bool, list[float]]
+
+
+def run_attack(attack: Callable[[Any], object], problem: Any, models: Iterable[nn.Module]) -> None:
+    """Raises AttackContractError where the attack changes one of the models, or returns what it should hand in."""
+    marks = [(one, model_mark(one)) for one in models]
+    returned = attack(problem)
+    for model, mark in marks:
+        check_unchanged(model, mark)
+    if returned is not None:
+        kind = type(returned).__name__
+        raise AttackContractError(f"the attack returned a {kind}: hand candidates in with problem.submit(x)")
 
 
 def model_mark(model: nn.Module) -> Mark:

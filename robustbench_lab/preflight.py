@@ -36,9 +36,9 @@ def check_samples(samples: Samples, bounds: Bounds) -> list[Finding]:
         return [_fatal("input-values", "the dataset holds NaN or infinite inputs")]
     low, high = float(inputs.min()), float(inputs.max())
     if low < bounds.low or high > bounds.high:
-        text = (
-            f"inputs lie in {low:.4g}..{high:.4g}, outside {bounds.low:g}..{bounds.high:g}: normalise inside the model"
-        )
+        grey_levels = bounds == Bounds() and low >= 0 and 10 < high <= 255  # normalised images have values below 0
+        way = "divide them by 255" if grey_levels else "normalise inside the model"
+        text = f"inputs lie in {low:.4g}..{high:.4g}, outside {bounds.low:g}..{bounds.high:g}: {way}"
         return [_fatal("input-range", text)]
     return []
 

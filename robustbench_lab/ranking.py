@@ -20,7 +20,7 @@ from robustbench_lab.leaderboard import (
     group_rows,
     rank_summaries,
 )
-from robustbench_lab.metric_values import Metric, measure
+from robustbench_lab.metric_values import Metric, checked_estimate, measure
 from robustbench_lab.provenance import content_hash, file_sha256
 from robustbench_lab.published_figures import with_published
 from robustbench_lab.records import CellRecord, Outcomes
@@ -105,7 +105,7 @@ def task_metrics(catalog: Catalog, tasks: Collection[str]) -> Mapping[str, Seque
     for entry in catalog.entries("metrics"):
         spec = entry.spec
         for task in metrics.keys() & set(spec.tasks):
-            metrics[task].append(_named(spec, _guarded(spec.name, _loaded_on_use(catalog, spec.name))))
+            metrics[task].append(_named(spec, _guarded(spec.name, _loaded_on_use(catalog, spec))))
     return {task: _in_order(ones) for task, ones in metrics.items()}
 
 
@@ -114,13 +114,13 @@ def cell_metrics(catalog: Catalog) -> dict[str, dict[str, Metric]]:
     metrics: dict[str, dict[str, Metric]] = {}
     for entry in catalog.entries("metrics"):
         for task in entry.spec.tasks:
-            metrics.setdefault(task, {})[entry.spec.name] = _loaded_on_use(catalog, entry.spec.name)
+            metrics.setdefault(task, {})[entry.spec.name] = _loaded_on_use(catalog, entry.spec)
     return metrics
 
 
-def _loaded_on_use(catalog: Catalog, name: str) -> Metric:
-    load = functools.cache(functools.partial(catalog.load_factory, "metrics", name))
-    return lambda outcomes: load()(outcomes)
+def _loaded_on_use(catalog: Catalog, spec: MetricSpec) -> Metric:
+    load = functools.cache(functools.partial(catalog.load_factory, "metrics", spec.name))
+    return lambda outcomes: checked_estimate(load()(outcomes), fraction=spec.fraction)
 
 
 def _in_order(metrics: Sequence[NamedMetric]) -> list[NamedMetric]:

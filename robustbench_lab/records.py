@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,10 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What became of each sample. All arrays have length N, in the order of the cell's sample set."""
+    """What became of each sample. All arrays have length N, in the order of the cell's sample set.
+
+    They cannot be written to: metrics and observers of plugins see them before and while they are stored.
+    """
 
     clean_correct: NDArray[np.bool_]
     robust: NDArray[np.bool_]
@@ -175,8 +179,25 @@ class Outcomes:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """More numbers per sample, by the task."""
 
+    def __post_init__(self) -> None:
+        for name in ("clean_correct", "robust", "distance"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+        columns = {name: _read_only(column) for name, column in self.columns.items()}
+        object.__setattr__(self, "columns", MappingProxyType(columns))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Arrays that come from another process can be written to; made anew, they cannot."""
+        return Outcomes, (self.clean_correct, self.robust, self.distance, dict(self.columns))
+
     def __len__(self) -> int:
         return len(self.robust)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view: what the caller holds stays as it is."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,10 @@ def _bits(robust: NDArray[np.bool_]) -> list[Any]:
 
 
 def _read_bits(count: int, packed: str) -> NDArray[np.bool_]:
-    return np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8), count=count).astype(np.bool_)
+    bits = np.frombuffer(base64.b64decode(packed), np.uint8)
+    if count > 8 * len(bits):  # what is missing would be made up, in as much memory as is asked for
+        raise ValueError(f"{count} samples in {len(bits)} bytes")
+    return np.unpackbits(bits, count=count).astype(np.bool_)
 
 
 def _numbers(values: NDArray[np.float64]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from robustbench_lab.adversaries import ADAPTIVE, source_of
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.component_syntax import Component
-from robustbench_lab.contracts import Bounds, Dataset, DatasetSpec, ModelSpec, Task
+from robustbench_lab.contracts import Bounds, Dataset, DatasetSpec, ModelSpec, Objective, Task, lacking
+from robustbench_lab.dataset_form import wrong_dataset
 from robustbench_lab.errors import PluginError, RblError, UsageError, describe_error
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.experiment_spec import ExperimentSpec
@@ -104,7 +105,8 @@ class _Planner:
                         label = f"{model.label} on {dataset.label}"
                         if self._fits(label, task_name, model_spec, dataset_spec):
                             self._fitting.add(label)
-                            task: Task = self.catalog.load_factory("tasks", task_name)()
+                            with _blamed(f"task '{task_name}'"):
+                                task = _complete(self.catalog.load_factory("tasks", task_name)(), Task)
                             yield _Attacked(task, model, dataset, dataset_spec)
 
     def _tasks_of(self, dataset: Component) -> list[str]:
@@ -114,8 +116,9 @@ class _Planner:
     def _models(self) -> Sequence[Component]:
         if self.spec.models:
             return self.spec.models
-        bundled = [entry.spec for entry in self.catalog.entries("models")]
-        return [Component(spec.name) for spec in bundled if spec.reference_dataset]
+        bundled = [entry.spec for entry in self.catalog.entries("models") if entry.spec.reference_dataset]
+        asked = bool(self.spec.tasks or self.spec.datasets)
+        return [Component(spec.name) for spec in bundled if asked or not spec.on_request]
 
     def _own_dataset(self, model: Component, spec: ModelSpec) -> list[Component]:
         if spec.reference_dataset is None:
@@ -246,14 +249,17 @@ class _Planner:
 
     def _check_budget(self, threat_model: ResolvedComponent, bounds: Bounds) -> None:
         if (threat_model.identity, bounds) not in self._checked:
-            self.catalog.build("threat_models", threat_model).check(bounds)
+            with _blamed(f"threat model '{threat_model.label}' of {threat_model.plugin}"):
+                self.catalog.build("threat_models", threat_model).check(bounds)
             self._checked.add((threat_model.identity, bounds))
 
     def _passes(self, attack: ResolvedComponent) -> tuple[int, int]:
         """Forward and backward passes a sample takes at most, where the attack can tell; otherwise 0."""
         if attack.identity not in self._estimates:
             estimate = self.catalog.find("attacks", attack.name).spec.estimate_passes
-            self._estimates[attack.identity] = estimate(attack.params) if estimate else (0, 0)
+            with _blamed(f"estimate_passes of attack '{attack.label}' of {attack.plugin}"):
+                forward, backward = estimate(attack.params) if estimate else (0, 0)
+            self._estimates[attack.identity] = forward, backward
         return self._estimates[attack.identity]
 
     def _passes_per_query(self, defense: Component, objective: Component, adversary: str, task: str) -> int:
@@ -261,22 +267,18 @@ class _Planner:
         key = (task, objective.label, randomized)
         if key not in self._per_query:
             resolved = self._resolve("objectives", objective, task)
-            built = self.catalog.build("objectives", resolved, task=task)
-            self._per_query[key] = passes_per_query(built, randomized=randomized)
+            with _blamed(f"objective '{objective.label}' of {resolved.plugin}"):
+                built = _complete(self.catalog.build("objectives", resolved, task=task), Objective)
+                self._per_query[key] = passes_per_query(built, randomized=randomized)
         return self._per_query[key]
 
     def _samples(self, component: Component, task: str) -> tuple[Dataset, SampleSet]:
         key = (task, component.label)
         if key not in self._datasets:
             resolved = self._resolve("datasets", component, task)
-            try:
+            with _blamed(f"dataset '{component.label}' of {resolved.plugin}"):
                 dataset: Dataset = self.catalog.build("datasets", resolved, task=task)
                 samples = select_samples(dataset, self._samples_of(dataset), component.label)
-            except RblError:
-                raise
-            except (Exception, SystemExit) as error:
-                text = f"dataset '{component.label}' of {resolved.plugin}: {describe_error(error)}"
-                raise PluginError(text) from error
             self._datasets[key] = dataset, samples
             # Data that cannot be loaded costs its own cells, when they are evaluated.
             with contextlib.suppress(Exception):
@@ -302,8 +304,28 @@ class _Planner:
         self._left_out.setdefault(label, LeftOut(label, reason))
 
 
+def _complete(made: Any, protocol: type) -> Any:
+    """What a factory has made. Raises TypeError where it lacks a part of its protocol."""
+    if lacks := lacking(made, protocol):
+        raise TypeError(lacks)
+    return made
+
+
+@contextlib.contextmanager
+def _blamed(what: str) -> Iterator[None]:
+    """An error of a plugin's code in one line that says whose; expected ones pass as they are."""
+    try:
+        yield
+    except RblError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{what}: {describe_error(error)}") from error
+
+
 def select_samples(dataset: Dataset, count: int | None, label: str) -> SampleSet:
     """The first `count` samples of a dataset in its own order (all of them where None)."""
+    for wrong in wrong_dataset(dataset):
+        raise UsageError(f"dataset '{label}' is not usable: {wrong}")
     ids = tuple(dataset.sample_ids)
     if not ids:
         raise UsageError(f"dataset '{label}' has no samples: check what it reads")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from robustbench_lab.attack_checkpoint import checkpoint_path, kept_slices, remove_checkpoint, remove_checkpoints
 from robustbench_lab.cutting import Range, UnitSize, cut, cut_on_grid, disjoint, gaps
 from robustbench_lab.dispatch import Order
+from robustbench_lab.errors import PluginError
 from robustbench_lab.evaluate_cell import close_cell
 from robustbench_lab.executors import ExecutionContext, Executor
 from robustbench_lab.metric_values import Metric
@@ -67,8 +68,15 @@ class Schedule:
         cells = {cell.cell_id: cell for cell in to_do}
         pending.cancelled = lambda cell_id: self._leave_out(cells[cell_id], run_id)
         for record in self.executor.run(pending, self.context):
+            if not (isinstance(record, UnitRecord) and record.cell_id in cells):
+                raise PluginError(f"executor '{self.executor.name}' handed in what is no record of a unit of this run")
             if pending.ended(cells[record.cell_id], record):
                 self._take(record, cells[record.cell_id], run_id)
+        if self._open and not pending.stopped:
+            lost = f"{len(self._open)} of {len(to_do)} cells unfinished"
+            raise PluginError(
+                f"executor '{self.executor.name}' ended with {lost}: it must yield a record for each unit"
+            )
 
     def stop(self, reason: str) -> None:
         """Begin no more units; what runs is finished. May be called by a signal handler, at any time."""
@@ -145,6 +153,9 @@ class Schedule:
         records = self._open.get(cell.cell_id)
         if records is None:
             return
+        if any(one.start < record.stop and record.start < one.stop for one in records):
+            unit = f"{record.start}..{record.stop} of cell {cell.cell_id}"
+            raise PluginError(f"executor '{self.executor.name}' handed in unit {unit} twice")
         records.append(record)
         folder = self.context.options.checkpoints
         if cell.cell_id in self._cancelled and _covered(records) < len(cell.samples.sample_ids):

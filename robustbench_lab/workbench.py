@@ -15,6 +15,8 @@ from robustbench_lab.attack_audit import RANDOMIZED_PASSES
 from robustbench_lab.batch_size import first_batch_size, measured_batch_size
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task, ThreatModel
+from robustbench_lab.dataset_form import wrong_samples
+from robustbench_lab.errors import PluginError
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.memory_format import fastest_format
@@ -39,7 +41,7 @@ class LoadedCell:
     source_model: nn.Module | None
     """Another model, which adversarial inputs are made on."""
     randomized: bool
-    attack: Callable[..., None]
+    attack: Callable[..., object]
     access: Access
     baseline: bool
     minimum_norm: bool
@@ -91,7 +93,7 @@ class Workbench:
             task=self.catalog.load_factory("tasks", cell.task)(),
             dataset=self._dataset(cell.dataset, cell.task),
             bare_model=bare,
-            defended_model=ready(self._build("defenses", cell.defense, cell.task, given), self.device),
+            defended_model=ready(self._build("defenses", cell.defense, cell.task, given), self.device, "defense"),
             source_model=self._source(cell),
             randomized=defense.randomized,
             attack=lambda problem: self.catalog.build("attacks", cell.attack, problem, task=cell.task),
@@ -105,6 +107,8 @@ class Workbench:
     def samples(self, loaded: LoadedCell, indices: list[int]) -> Samples:
         """Samples of the dataset on this device."""
         samples = loaded.dataset.load(indices)
+        for wrong in wrong_samples(samples, len(indices)):
+            raise PluginError(f"the dataset is not usable: {wrong}")
         reach = None if samples.attackable is None else samples.attackable.to(self.device)
         return Samples(samples.inputs.to(self.device), to_device(samples.targets, self.device), reach)
 
@@ -200,9 +204,9 @@ class Workbench:
             return self.catalog.build(kind, component, *args, task=task)
 
 
-def ready(model: Any, device: torch.device) -> nn.Module:
+def ready(model: Any, device: torch.device, kind: str = "model") -> nn.Module:
     """On the device, in eval mode, without gradients for parameters: no attack needs them, and they cost time."""
-    module = module_of(model, "model").to(device).eval().requires_grad_(False)
+    module = module_of(model, kind).to(device).eval().requires_grad_(False)
     return quick_gradients(right_gradients(module))
 
 

@@ -4,7 +4,7 @@ from rbl_defenses import series
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import DefenseSpec, GradientKind
 
-IMAGES = ("classification", "detection")
+IMAGES = ("classification", "detection", "segmentation")
 """Tasks whose inputs are images in [0, 1]."""
 
 
@@ -47,7 +47,7 @@ def rbl_defenses() -> list[DefenseSpec]:
             name="resize-pad",
             factory="rbl_defenses.resize_pad:resize_pad",
             summary="a random size and place on a black canvas at every forward pass (Xie et al. 2018)",
-            tasks=IMAGES,
+            tasks=("classification", "detection"),
             randomized=True,
             version="1",
         ),

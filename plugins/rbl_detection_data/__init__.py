@@ -1,4 +1,4 @@
-"""Images with boxes: COCO JSON, YOLO folders, Pascal VOC XML."""
+"""Images with boxes: COCO JSON, YOLO folders, Pascal VOC XML; and images with masks."""
 
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import DatasetSpec
@@ -6,7 +6,7 @@ from robustbench_lab.contracts import DatasetSpec
 
 @hookimpl
 def rbl_datasets() -> list[DatasetSpec]:
-    """The usual formats of detection data, and torchvision's names for two of them."""
+    """The usual formats of detection data, folders of masks, and torchvision's names for some of them."""
     return [
         _spec("coco", "coco", "COCO JSON: coco(path='instances_val2017.json', images='val2017', size=640)"),
         _spec("yolo", "yolo", "YOLO folders: yolo(path='dataset.yaml', split='val', size=640)", needs=("yaml",)),
@@ -24,15 +24,31 @@ def rbl_datasets() -> list[DatasetSpec]:
             factory="voc_detection",
             needs=("torchvision", "defusedxml"),
         ),
+        _spec(
+            "image-masks",
+            "image_masks",
+            "a folder of images beside one of PNG masks: image-masks(path='val', classes=21, size=512)",
+            task="segmentation",
+        ),
+        _spec(
+            "torchvision:VOCSegmentation",
+            "image_masks",
+            "Pascal VOC's masks, downloaded if asked for: torchvision:VOCSegmentation(root='data', year='2012')",
+            factory="voc_segmentation",
+            needs=("torchvision",),
+            task="segmentation",
+        ),
     ]
 
 
-def _spec(name: str, module: str, summary: str, factory: str = "", needs: tuple[str, ...] = ()) -> DatasetSpec:
+def _spec(
+    name: str, module: str, summary: str, factory: str = "", needs: tuple[str, ...] = (), task: str = "detection"
+) -> DatasetSpec:
     return DatasetSpec(
         name=name,
         factory=f"rbl_detection_data.{module}:{factory or module}",
         summary=summary,
-        tasks=("detection",),
+        tasks=(task,),
         version="1",
         requires=("PIL", *needs),
     )

@@ -18,6 +18,12 @@ class Kind(StrEnum):
     DUPLICATE = "annotation given twice"
     FORM = "annotation that cannot be read"
     NO_IMAGE = "annotation of an image that is not listed"
+    NO_MASK = "image without a mask"
+    MASK_ALONE = "mask without an image"
+    MASK_UNREADABLE = "mask that does not load"
+    MASK_COLOURS = "mask in colours, not in class numbers"
+    MASK_SIZE = "mask of another size than its image"
+    MASK_CLASS = "mask with a class that is not declared"
 
 
 class Problem(NamedTuple):

@@ -58,7 +58,7 @@ def checked(
             crowd = np.array([one.crowd for one in image.objects], dtype=np.bool_)
             good.append(CheckedImage(image.sample_id, image.file, size, boxes, labels, crowd))
     if problems:
-        _tell(problems, len(images) - len(good), len(images), on_error, source)
+        tell(problems, len(images) - len(good), len(images), on_error, source)
     if not good:
         raise UsageError(f"{source}: no image is left")
     return tuple(good), tuple(problems)
@@ -102,7 +102,7 @@ def _wrong(box: NDArray[np.float64], size: tuple[int, int]) -> Kind | None:
     return Kind.OUTSIDE if (inside[2:] <= inside[:2]).any() else None
 
 
-def _tell(problems: Sequence[Problem], hit: int, total: int, on_error: OnError, source: str) -> None:
+def tell(problems: Sequence[Problem], hit: int, total: int, on_error: OnError, source: str) -> None:
     """Raise or warn, in one line, with the count of every kind and the first of each."""
     summary = "; ".join(_summaries(problems))
     if on_error == "refuse":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Steps = Annotated[int, Field(ge=1)]
+SEPARATORS = frozenset(";\t|")
 FIRST_LINE = 2
 """Of the values in a file whose first line names the columns: rows in messages are lines of the file."""
 
@@ -68,9 +69,16 @@ def _read(file: Path, source: str) -> "pd.DataFrame":
     import pandas as pd
 
     try:
+        names = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
         table = pd.read_csv(file, skip_blank_lines=False, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{source}: not a readable CSV file ({str(error).strip()}); write it as UTF-8 text") from error
+    if len(names) == 1 and (separators := SEPARATORS & set(names[0])):
+        raise UsageError(
+            f"{source}: its columns are separated by {min(separators)!r}: write it with commas between them"
+        )
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{source}: two columns are called '{twice}': rename one")
     # Rows are counted as lines of the file, so blank ones are kept, but for those at the end.
     filled = (table != "").any(axis=1).to_numpy()
     table = table.iloc[: int(np.flatnonzero(filled)[-1]) + 1 if filled.any() else 0]

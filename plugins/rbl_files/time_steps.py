@@ -16,7 +16,9 @@ DAY_SECONDS = 86_400
 YEARS = {"M": 12, "Q": 4}
 """Steps in a year, by the first letter of a calendar step's name (`MS`, `ME`, `QS-JAN`)."""
 MOST_GAPS = 20
-"""Steps for each row, above which the first two rows say nothing of the time between two steps."""
+"""Steps for each row, above which rows and steps do not belong together."""
+MOST_UNNAMED = 2
+"""The same where the first two rows alone say how long a step is: hours followed by days are not filled up."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def regular_times(column: "pd.Series[Any]", rules: TimeRules, source: str, place
     times = _parsed(column, rules, where)
     _check_order(column, times, where)
     step = pd.tseries.frequencies.to_offset(rules.freq) if rules.freq else times[1] - times[0]
-    count = _steps_between(times, step, len(times), source) if rules.gaps else len(times)
+    most = MOST_GAPS if rules.freq else MOST_UNNAMED
+    count = _steps_between(times, step, most * len(times), source) if rules.gaps else len(times)
     expected = pd.date_range(times[0], periods=count, freq=step)
     rows = expected.get_indexer(times) if rules.gaps else np.arange(count)
     wrong = rows < 0 if rules.gaps else np.asarray(times != expected)
@@ -121,17 +124,17 @@ def check_freq(freq: str | None, source: str) -> None:
         ) from error
 
 
-def _steps_between(times: "pd.DatetimeIndex", step: "pd.Timedelta | pd.DateOffset", rows: int, source: str) -> int:
-    """How many steps reach from the first time to the last one."""
+def _steps_between(times: "pd.DatetimeIndex", step: "pd.Timedelta | pd.DateOffset", most: int, source: str) -> int:
+    """How many steps reach from the first time to the last one. Raises UsageError where there are more than `most`."""
     import pandas as pd
 
     try:
         count = int((times[-1] - times[0]) / pd.Timedelta(step)) + 1
     except ValueError:  # steps of a calendar are not all of one length
         count = len(pd.date_range(times[0], times[-1], freq=step))
-    if count > MOST_GAPS * rows:
+    if count > most:
         raise UsageError(
-            f"{source}: {rows} rows for {count:,} steps of {step}: name the time between two steps by freq"
+            f"{source}: {len(times)} rows for {count:,} steps of {step}: name the time between two steps by freq"
         )
     return count
 

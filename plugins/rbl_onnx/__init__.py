@@ -1,4 +1,4 @@
-"""Networks from ONNX files: classifiers and forecasters with gradients, detectors as black boxes."""
+"""Networks from ONNX files: classifiers, segmentation networks and forecasters, detectors as black boxes."""
 
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import ModelSpec
@@ -13,6 +13,7 @@ def rbl_models() -> list[ModelSpec]:
             name="onnx",
             factory="rbl_onnx.onnx_model:onnx_model",
             summary="an ONNX network: onnx(path='net.onnx', mean=[0.49, 0.48, 0.45], std=[0.25, 0.24, 0.26])",
+            tasks=("classification", "segmentation"),
             version=wrapper_version("1", "onnx2torch"),
             requires=("onnx", "onnx2torch"),
             extra="onnx",

@@ -12,6 +12,11 @@ DETECTORS = {
     "scene-fcos-at": "small anchor-free detector on digit-scenes, adversarial training (Zhang & Wang 2019)",
 }
 """Name to summary."""
+SEGMENTERS = {
+    "scene-unet": "small U-Net on scene-masks, plain training (Ronneberger et al. 2015)",
+    "scene-unet-at": "small U-Net on scene-masks, adversarial training (Madry et al. 2018)",
+}
+"""Name to summary."""
 DEMAND_EPS = 0.1
 """In standard deviations of the training part."""
 FORECASTERS = {
@@ -58,6 +63,16 @@ def rbl_datasets() -> list[DatasetSpec]:
             summary="1 to 5 real handwritten digits on real photographs, 64x64 pixels, 50 scenes to test",
             tasks=("detection",),
             family="digit-scenes",
+            default_norm="linf",
+            default_eps=SCENES_EPS,
+            version="1",
+        ),
+        DatasetSpec(
+            name="scene-masks",
+            factory="rbl_reference.scene_masks:SceneMasks",
+            summary="the scenes of digit-scenes with the class of each pixel, background or digit, 50 scenes to test",
+            tasks=("segmentation",),
+            family="scene-masks",
             default_norm="linf",
             default_eps=SCENES_EPS,
             version="1",
@@ -115,6 +130,20 @@ def rbl_models() -> list[ModelSpec]:
                 version="1",
             )
             for name, summary in DETECTORS.items()
+        ),
+        *(
+            ModelSpec(
+                name=name,
+                factory=f"rbl_reference.scene_unet:{name.replace('-', '_')}",
+                summary=summary,
+                tasks=("segmentation",),
+                files=(f"rbl_reference:weights/{name}.safetensors", "rbl_reference:scene_unet.py"),
+                fits=("scene-masks",),
+                reference_dataset="scene-masks",
+                on_request=True,
+                version="1",
+            )
+            for name, summary in SEGMENTERS.items()
         ),
         *(
             ModelSpec(

@@ -1,4 +1,4 @@
-"""Datasets, image classifiers and detectors of torchvision."""
+"""Datasets, image classifiers, detectors and segmentation networks of torchvision."""
 
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import DatasetSpec, ModelSpec
@@ -21,7 +21,7 @@ def rbl_datasets() -> list[DatasetSpec]:
 
 @hookimpl
 def rbl_models() -> list[ModelSpec]:
-    """Image classifiers and detectors of torchvision: the task tells which of the two a name must be."""
+    """Image classifiers, detectors and segmentation networks: the task tells which of them a name must be."""
     return [
         ModelSpec(
             name="torchvision:",
@@ -35,6 +35,14 @@ def rbl_models() -> list[ModelSpec]:
             factory="rbl_torchvision.torchvision_detector:torchvision_detector",
             summary="fasterrcnn_*, retinanet_*, fcos_*, ssd*: torchvision:fasterrcnn_resnet50_fpn(pretrained=True)",
             tasks=("detection",),
+            version=wrapper_version("1", "torchvision"),
+            requires=("torchvision",),
+        ),
+        ModelSpec(
+            name="torchvision:",
+            factory="rbl_torchvision.torchvision_segmenter:torchvision_segmenter",
+            summary="fcn_*, deeplabv3_*, lraspp_*: torchvision:deeplabv3_resnet50(pretrained=True)",
+            tasks=("segmentation",),
             version=wrapper_version("1", "torchvision"),
             requires=("torchvision",),
         ),

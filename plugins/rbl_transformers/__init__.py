@@ -1,4 +1,4 @@
-"""Classifiers, detectors and forecasters of Hugging Face's transformers."""
+"""Classifiers, detectors, segmentation networks and forecasters of Hugging Face's transformers."""
 
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import ModelSpec
@@ -7,7 +7,7 @@ from robustbench_lab.plugin_tools.wrapped_library import wrapper_version
 
 @hookimpl
 def rbl_models() -> list[ModelSpec]:
-    """ViT and others; DETR and its kin; PatchTST, TimesFM and others: the task tells which a folder must hold."""
+    """ViT; DETR and its kin; SegFormer; PatchTST, TimesFM: the task tells which a folder must hold."""
     return [
         ModelSpec(
             name="transformers:",
@@ -23,6 +23,16 @@ def rbl_models() -> list[ModelSpec]:
             factory="rbl_transformers.transformers_detector:transformers_detector",
             summary="DETR and its kin, RT-DETR, YOLOS from a folder or the hub: transformers:facebook/detr-resnet-50",
             tasks=("detection",),
+            version=wrapper_version("1", "transformers"),
+            requires=("transformers",),
+            extra="transformers",
+            names_folders=True,
+        ),
+        ModelSpec(
+            name="transformers:",
+            factory="rbl_transformers.transformers_segmenter:transformers_segmenter",
+            summary="SegFormer, UPerNet, BEiT: transformers:nvidia/segformer-b0-finetuned-ade-512-512",
+            tasks=("segmentation",),
             version=wrapper_version("1", "transformers"),
             requires=("transformers",),
             extra="transformers",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from robustbench_lab.catalog.entry import KINDS, Entry, Kind
 from robustbench_lab.catalog.factory_loading import library_trouble, load_factory
 from robustbench_lab.component_syntax import NAME, Component
+from robustbench_lab.contracts import Access, GradientKind
 from robustbench_lab.errors import PluginError, UsageError, describe_error, did_you_mean
 from robustbench_lab.plugin_loading import DISABLE_VARIABLE, LoadedPlugins, PluginRecord, PluginSource
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from robustbench_lab.catalog.parameters import Parameters
     from robustbench_lab.records import ResolvedComponent
     from robustbench_lab.run_observer import RunObserver
+
+CHOICES: Mapping[str, type[StrEnum]] = {one.__name__: one for one in (Access, GradientKind)}
+"""Types of specs' fields that have members of their own, as annotations name them."""
 
 __all__ = ["Catalog", "Entry"]
 
@@ -48,6 +53,7 @@ class Catalog:
             records.append(record)
             for entry in found:
                 _add(entries[entry.kind.name], entry)
+        _check_main_metrics(entries["metrics"])
         frozen = {kind: MappingProxyType(dict(sorted(ones.items()))) for kind, ones in entries.items()}
         return cls(tuple(records), loaded, MappingProxyType(frozen))
 
@@ -180,6 +186,10 @@ def _entries_of(loaded: LoadedPlugins, record: PluginRecord) -> Iterator[Entry]:
             if isinstance(spec.factory, str) and spec.factory.count(":") != 1:
                 raise PluginError(f"{kind.hook}: the factory of '{spec.name}' must be 'package.module:object'")
             for one in fields(spec):
+                choice = CHOICES.get(str(one.type))
+                if choice and not isinstance(given := getattr(spec, one.name), choice):
+                    known = ", ".join(f"{choice.__name__}.{member.name}" for member in choice)
+                    raise PluginError(f"{kind.hook}: {one.name} of '{spec.name}' must be one of {known}, not {given!r}")
                 if str(one.type).startswith("tuple[str") and isinstance(given := getattr(spec, one.name), str):
                     raise PluginError(f"{kind.hook}: {one.name} of '{spec.name}' must be a tuple: ({given!r},)")
             yield Entry(kind, spec, record)
@@ -207,6 +217,17 @@ def _add(entries: dict[str, tuple[Entry, ...]], entry: Entry) -> None:
     raise PluginError(
         f"{entry.title} is provided by both {first} and {second}: rename one, or switch one off ({DISABLE_VARIABLE})"
     )
+
+
+def _check_main_metrics(metrics: Mapping[str, tuple[Entry, ...]]) -> None:
+    """Tables of a task are sorted by one metric: two that say so are refused, as two of one name are."""
+    main: dict[str, Entry] = {}
+    for entry in (one for ones in metrics.values() for one in ones if one.spec.main):
+        for task in entry.spec.tasks:
+            first = main.setdefault(task, entry)
+            if first is not entry:
+                both = f"{first.title} of {first.plugin.name} and {entry.title} of {entry.plugin.name}"
+                raise PluginError(f"{both} are both the main one of {task}: one needs main=False")
 
 
 def _share_a_task(first: Entry, second: Entry) -> bool:

@@ -36,7 +36,7 @@ def describe(
     for entry in entries:
         tasks = f", for {' and '.join(entry.spec.tasks)}" if len(entries) > 1 else ""
         plugin_name = printable(entry.plugin.name)
-        out.print(f"{entry.spec.name}  ({plugin_name} {entry.spec.version or entry.plugin.version}{tasks})")
+        out.print(f"{entry.spec.name}  ({plugin_name} {printable(entry.version)}{tasks})")
         task = entry.spec.tasks[0] if entry.spec.tasks else None
         for parameter in catalog.parameters(key, name, task):
             default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
@@ -50,10 +50,12 @@ def _kind_and_name(catalog: Catalog, words: list[str]) -> tuple[str, str]:
     from robustbench_lab.errors import UsageError, did_you_mean
 
     kinds, name = [kind.value for kind in Kind], words[-1]
-    if len(words) > 2 or (len(words) == 2 and words[0] not in kinds):
-        raise UsageError(f"write `rbl describe KIND NAME`; kinds are {', '.join(kinds)}")
-    if len(words) == 2:
-        return words[0], name
+    if len(words) > 1:
+        written = words[0].replace("_", "-")
+        kind = written if written in kinds else f"{written}s"  # `attack` as well as `attacks`
+        if len(words) > 2 or kind not in kinds:
+            raise UsageError(f"write `rbl describe KIND NAME`; kinds are {', '.join(kinds)}")
+        return kind, name
     found = [kind for kind in kinds if _knows(catalog, kind, name)]
     if len(found) == 1:
         return found[0], name

@@ -5,11 +5,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustbench_lab.cli.common_flags import Database, Definition, OnlyTasks, Plugins
+
+if TYPE_CHECKING:
+    from robustbench_lab.catalog import Catalog
+    from robustbench_lab.leaderboard import Leaderboard
 
 
 def leaderboard(
@@ -46,7 +50,21 @@ def leaderboard(
         if chosen == "table":
             console().print(renderable(built, rows))
         else:
-            results().write(catalog.load_factory("reports", chosen)(built).rstrip("\n") + "\n")
+            results().write(_written(catalog, chosen, built).rstrip("\n") + "\n")
+
+
+def _written(catalog: Catalog, name: str, leaderboard: Leaderboard) -> str:
+    """What a report format makes of a leaderboard. Raises PluginError where it fails."""
+    from robustbench_lab.errors import PluginError, describe_error
+
+    report = catalog.load_factory("reports", name)
+    try:
+        text = report(leaderboard)
+        if not isinstance(text, str):
+            raise PluginError(f"it must return text, not {type(text).__name__}")
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"report '{name}': {describe_error(error)}") from error
+    return text
 
 
 @contextmanager

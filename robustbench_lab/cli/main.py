@@ -34,6 +34,7 @@ from robustbench_lab.cli import (
 from robustbench_lab.cli.output import results_only, say
 from robustbench_lab.errors import PluginError, RblError
 from robustbench_lab.exit_codes import ExitCode
+from robustbench_lab.printable_text import printable
 
 BUILT_IN: dict[str, Callable[..., Any]] = {
     "run": run.run,
@@ -175,8 +176,8 @@ def _warning(
 ) -> str:
     """What is meant for users on one line; what is meant for developers with its place, as Python writes it."""
     if category is UserWarning:
-        return f"rbl: {' '.join(str(message).split())}\n"
-    return f"{filename}:{lineno}: {category.__name__}: {message}\n{line or ''}"
+        return f"rbl: {printable(' '.join(str(message).split()))}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {printable(str(message))}\n{line or ''}"
 
 
 def _complain(message: str, code: int) -> int:

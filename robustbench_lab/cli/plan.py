@@ -68,7 +68,7 @@ def _row(cell: Any, stored: bool) -> dict[str, Any]:
 
 def _print_table(rows: list[dict[str, Any]], budgets: list[float]) -> None:
     """budgets: the eps of each row."""
-    from robustbench_lab.report.formatting import count_text, eps_text
+    from robustbench_lab.report.formatting import count_text, threat_model_text
     from robustbench_lab.report.listing_table import listing_table
 
     texts = []
@@ -76,7 +76,7 @@ def _print_table(rows: list[dict[str, Any]], budgets: list[float]) -> None:
         model = row["model"] if row["defense"] == "none" else f"{row['model']} + {row['defense']}"
         forward, backward = row["forward_passes_at_most"], row["backward_passes_at_most"]
         passes = f"{forward:,} + {backward:,}" if forward else "unknown"
-        budget = row["threat_model"].replace(f"eps={eps!r}", f"eps={eps_text(eps)}")
+        budget = threat_model_text(row["threat_model"], eps)
         cells = [row["cell_id"][:8], model, row["dataset"], row["attack"], budget]
         texts.append([*cells, f"{row['samples']:,}", passes, "yes" if row["stored"] else "no"])
     out = console()

@@ -1,6 +1,7 @@
 """`rbl run`: evaluate every combination, store each result, print the leaderboard."""
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from robustbench_lab.cli.common_flags import JsonInPlaceOfTable, NoLog, Quiet
@@ -68,7 +69,7 @@ def run_and_report(
         lost = len(only) - len(result.plan.cells) if only is not None else 0
         if lost:
             say(f"{lost} of those cells no longer follow from the settings: a component has changed")
-        _summarise(result, without_passwords(spec.database))
+        _summarise(result, without_passwords(spec.database), with_reasons=json)
     return _exit_code(result)
 
 
@@ -79,7 +80,8 @@ def _print_leaderboard(result: "RunResult") -> None:
     console().print(renderable(result.leaderboard))
 
 
-def _summarise(result: "RunResult", database: str) -> None:
+def _summarise(result: "RunResult", database: str, *, with_reasons: bool) -> None:
+    """with_reasons: why cells failed or were skipped; the table has it in its notes."""
     from robustbench_lab.records import Status
     from robustbench_lab.report.formatting import printable
     from robustbench_lab.report.run_view import busy_line
@@ -88,7 +90,7 @@ def _summarise(result: "RunResult", database: str) -> None:
     for left_out in result.plan.left_out:
         say(printable(f"left out: {left_out.label}: {left_out.reason}"))
     for record in result.records:
-        if record.reason:
+        if with_reasons and record.reason:
             what = f"{record.cell.attack.label} on {record.cell.model.label}"
             say(printable(f"{record.status.value}: {what}: {record.reason}"))
     done, new = len(result.records), result.computed
@@ -105,7 +107,9 @@ def _summarise(result: "RunResult", database: str) -> None:
         )
         say(f"all {total} cells are in {database} already: nothing was computed ({again})")
     else:
-        say(f"{new} of {total} cells evaluated, {total - new} were stored; results in {database}")
+        ended = Counter(record.status.value for record in result.records if record.status is not Status.OK)
+        unlike = "".join(f", {count} {status}" for status, count in sorted(ended.items()))
+        say(f"{new} of {total} cells evaluated, {total - new} were stored{unlike}; results in {database}")
 
 
 def _exit_code(result: "RunResult") -> ExitCode:

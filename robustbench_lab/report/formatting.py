@@ -37,7 +37,7 @@ def shorten(text: str, width: int) -> str:
 
 def metric_title(name: str) -> str:
     """`robust_accuracy` to `Robust accuracy`, `robust_map50` to `Robust mAP50`, `clean_mase` to `Clean MASE`."""
-    title = re.sub(r"\bmap(\d*)\b", r"mAP\1", name.replace("_", " ").capitalize())
+    title = re.sub(r"\bmap(\d*)\b", r"mAP\1", name.replace("_", " ").capitalize()).replace(" miou", " mIoU")
     return re.sub(r"\b(mase|mae|r?mse|crps|wql)\b", lambda found: found[0].upper(), title).replace("smape", "sMAPE")
 
 
@@ -87,6 +87,11 @@ def eps_text(eps: float) -> str:
     if float(steps / 255) == eps and 0 < steps < 255 and len(repr(eps)) > len("0.25"):
         return f"{steps}/255"
     return f"{eps:g}" if float(f"{eps:g}") == eps else repr(eps)
+
+
+def threat_model_text(label: str, eps: float) -> str:
+    """`linf(eps=8/255)` for the label that holds the budget as a decimal."""
+    return label.replace(f"eps={eps!r}", f"eps={eps_text(eps)}")
 
 
 def budget_text(table: LeaderboardTable) -> str:

@@ -193,7 +193,8 @@ def _curves(tables: Sequence[LeaderboardTable]) -> Iterator[dict[str, Any]]:
 
 def _pictured(shown: CellPictures) -> dict[str, Any]:
     cell = shown.record.cell
-    parts = [getattr(cell, name).label for name in ("model", "defense", "attack", "objective", "threat_model")]
+    parts = [getattr(cell, name).label for name in ("model", "defense", "attack", "objective")]
+    parts.append(write.threat_model_text(cell.threat_model.label, cell.eps))
     return {
         "heading": " · ".join(write.printable(part) for part in parts),
         "cell_id": cell.cell_id,

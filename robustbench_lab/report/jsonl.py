@@ -85,7 +85,7 @@ def _record(document: Mapping[str, Any]) -> CellRecord:
         cell=Cell(**components, **{name: document[name] for name in CELL_FIELDS}, samples=samples),
         status=Status(document["status"]),
         metrics={name: Estimate(*values) for name, values in document["metrics"].items()},
-        outcomes=None if packed is None else unpack_outcomes(base64.b64decode(packed)),
+        outcomes=None if packed is None else unpack_outcomes(base64.b64decode(packed), len(samples.sample_ids)),
         verdict=None if verdict is None else Verdict(verdict),
         findings=tuple(Finding(code, Severity(how), text, value) for code, how, text, value in document["findings"]),
         **{name: document[name] for name in RECORD_FIELDS},

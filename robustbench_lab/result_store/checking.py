@@ -79,15 +79,11 @@ def _read(connection: Connection, cell_ids: list[str]) -> Iterator[tuple[str, Ce
 
 
 def _check_record(record: CellRecord, metrics: Mapping[str, Callable[[Outcomes], Estimate]]) -> Iterator[str]:
-    outcomes, count = record.outcomes, len(record.cell.samples.sample_ids)
-    if len(record.cell.samples.indices) != count:
-        yield "its samples have more or fewer ids than places"
+    outcomes = record.outcomes
     if outcomes is None:
         if record.status is Status.OK:
             yield "it is ok, but has no outcomes"
         return
-    if len(outcomes) != count:
-        yield f"it has outcomes of {len(outcomes)} samples, and {count} samples"
     for name, stored in record.metrics.items():
         if name in metrics and not _same(stored, computed := metrics[name](outcomes)):
             yield f"{name} is stored as {_shown(stored)}, and its outcomes give {_shown(computed)}"
@@ -110,12 +106,9 @@ def _check_units(connection: Connection) -> Iterator[str]:
     for row in connection.execute(select(table)):
         name = f"{row.cell_id}: samples {row.start} to {row.stop}"
         try:
-            unit = rows.unit_record(row)
+            rows.unit_record(row)
         except UNREADABLE as error:
             yield f"{name}: cannot be read: {error}"
-            continue
-        if unit.outcomes is not None and len(unit.outcomes) != unit.stop - unit.start:
-            yield f"{name}: outcomes of {len(unit.outcomes)} samples"
 
 
 def _check_files(connection: Connection, folder: Path) -> Iterator[str]:

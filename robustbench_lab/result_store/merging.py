@@ -113,10 +113,12 @@ def _began(run: Mapping[str, Any]) -> tuple[Any, ...]:
 def _find_conflicts(source: Connection, target: Connection, cell_ids: Iterable[str], merged: Merged) -> None:
     for chunk in chunks(cell_ids, CELLS_AT_ONCE):
         theirs, ours = _packed(source, chunk), _packed(target, chunk)
+        samples = _samples(target, chunk)
         for cell_id in chunk:
             mine, other = ours.get(cell_id), theirs.get(cell_id)
             if mine != other and mine is not None and other is not None:
-                differing = _differing(unpack_outcomes(mine), unpack_outcomes(other))
+                count = samples[cell_id]
+                differing = _differing(unpack_outcomes(mine, count), unpack_outcomes(other, count))
                 if differing:
                     merged.conflicts.append(f"{cell_id}: {differing} differ in the two databases; kept as it was here")
 
@@ -125,6 +127,13 @@ def _packed(connection: Connection, cell_ids: Iterable[str]) -> dict[str, bytes]
     table = schema.sample_outcomes
     query = select(table.c.cell_id, table.c.packed).where(table.c.cell_id.in_(cell_ids))
     return {row.cell_id: row.packed for row in connection.execute(query)}
+
+
+def _samples(connection: Connection, cell_ids: Iterable[str]) -> dict[str, int]:
+    """How many samples each cell has."""
+    table = schema.cells
+    query = select(table.c.cell_id, table.c.samples).where(table.c.cell_id.in_(cell_ids))
+    return {row.cell_id: row.samples for row in connection.execute(query)}
 
 
 def _differing(mine: Outcomes, other: Outcomes) -> str:

@@ -260,7 +260,7 @@ def _unit_record(row: Row[Any]) -> UnitRecord:
         stop=row.stop,
         status=Status(row.status),
         reason=row.reason,
-        outcomes=None if row.packed is None else unpack_outcomes(row.packed),
+        outcomes=None if row.packed is None else unpack_outcomes(row.packed, row.stop - row.start),
         forward_passes=row.forward_passes,
         backward_passes=row.backward_passes,
         wall_seconds=row.wall_seconds,
@@ -281,7 +281,8 @@ class CellReader:
     def add_sample_set(self, row: Row[Any]) -> None:
         """A row of `sample_sets`, before the cells that refer to it."""
         if row.id not in self._sample_sets:
-            ids, indices = unpack_sample_ids(row.packed_ids), unpack_indices(row.packed_indices)
+            ids = unpack_sample_ids(row.packed_ids)
+            indices = unpack_indices(row.packed_indices, len(ids))
             self._sample_sets[row.id] = SampleSet(row.dataset_revision, ids, indices, row.id)
 
     def record(self, row: Row[Any], metrics: Mapping[str, Estimate]) -> CellRecord:
@@ -290,12 +291,14 @@ class CellReader:
             return self._record(row, metrics)
 
     def _record(self, row: Row[Any], metrics: Mapping[str, Estimate]) -> CellRecord:
+        cell = self._cell(row)
+        samples = len(cell.samples.sample_ids)
         return CellRecord(
-            cell=self._cell(row),
+            cell=cell,
             status=Status(row.status),
             reason=row.reason,
             metrics=metrics,
-            outcomes=None if row.packed is None else unpack_outcomes(row.packed),
+            outcomes=None if row.packed is None else unpack_outcomes(row.packed, samples),
             forward_per_sample=row.forward_per_sample,
             backward_per_sample=row.backward_per_sample,
             wall_seconds=row.wall_seconds,

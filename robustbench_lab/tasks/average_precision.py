@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 1000
+from robustbench_lab.tasks.resampled_images import RESAMPLES, resampled_counts
+
 LARGE = 20_000
 """Detections from which there are fewer resamples."""
 RESAMPLES_OF_LARGE = 200
@@ -140,11 +141,6 @@ class _Keyed:
 @lru_cache(maxsize=8)
 def _kept(keyed: _Keyed) -> AveragePrecision:
     return AveragePrecision(keyed.scenes)
-
-
-def resampled_counts(images: int, resamples: int, seed: int = 0) -> NDArray[np.int64]:
-    """How often each of the images is drawn in each resample, `[R, N]`."""
-    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
 
 
 def _resampled_precision(one: _ClassMatches, weights: NDArray[np.int64]) -> NDArray[np.float64]:

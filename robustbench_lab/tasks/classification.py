@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustbench_lab.contracts import Estimate, Measured
+from robustbench_lab.dataset_form import wrong_labels
 from robustbench_lab.records import Finding, Outcomes, Severity
 from robustbench_lab.statistics import clopper_pearson
 from robustbench_lab.tasks.worst_case import broken_by_any
@@ -57,13 +58,16 @@ class Classification:
         from robustbench_lab.objectives import is_logits
 
         if not is_logits(kept):
-            got = f"a tensor of shape {list(kept.shape)}" if hasattr(kept, "shape") else type(kept)
+            other = "a dict" if isinstance(kept, dict) else "no tensor, such as a tuple or a NumPy array"
+            got = f"a tensor of shape {list(kept.shape)}" if hasattr(kept, "shape") else other
             return [_fatal("not-logits", f"a classifier must return float logits [N, K]; this model returns {got}")]
         count = kept.shape[1]
         if count < 2:
             return [
                 _fatal("one-class", "the model has a single output: return one logit for each of 2 or more classes")
             ]
+        for wrong in wrong_labels(targets):
+            return [_fatal("labels", wrong)]
         largest = int(targets.max())
         if largest >= count:
             return [_fatal("class-count", f"a label is {largest}, but the model has {count} classes only")]

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from robustbench_lab.contracts import Estimate, Measured
 from robustbench_lab.records import Finding, Outcomes, Severity
-from robustbench_lab.statistics import clopper_pearson, garwood, percentile_interval, wider
-from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes, average_precision, resampled_counts
+from robustbench_lab.statistics import clopper_pearson, garwood, wider
+from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes, average_precision
+from robustbench_lab.tasks.resampled_images import estimated, estimated_share, resampled_counts
 from robustbench_lab.tasks.worst_case import broken_by_any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RESAMPLES = 1000
 NOTHING = -1
 """Label of a place without a detection or object; columns store labels from 1 and 0 for nothing."""
 
@@ -130,25 +130,25 @@ class Detection:
 def clean_map(outcomes: Outcomes) -> Estimate:
     """COCO mAP@[.5:.95] of the clean images, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "clean")
-    return _share(one.value, one.replicates)
+    return estimated_share(one.value, one.replicates)
 
 
 def robust_map(outcomes: Outcomes) -> Estimate:
     """COCO mAP@[.5:.95] under attack, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "robust")
-    return _share(one.value, one.replicates)
+    return estimated_share(one.value, one.replicates)
 
 
 def clean_map50(outcomes: Outcomes) -> Estimate:
     """The mAP at IoU 0.5 of the clean images, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "clean")
-    return _share(one.value_at_50, one.replicates_at_50)
+    return estimated_share(one.value_at_50, one.replicates_at_50)
 
 
 def robust_map50(outcomes: Outcomes) -> Estimate:
     """The mAP at IoU 0.5 under attack, with a 95% bootstrap interval over images."""
     one = _precision(outcomes.columns, "robust")
-    return _share(one.value_at_50, one.replicates_at_50)
+    return estimated_share(one.value_at_50, one.replicates_at_50)
 
 
 def vanished_rate(outcomes: Outcomes) -> Estimate:
@@ -164,7 +164,7 @@ def mislabelled_rate(outcomes: Outcomes) -> Estimate:
 def fabricated_rate(outcomes: Outcomes) -> Estimate:
     """Reported detections under attack that cover no object at all, for each object found in clean images."""
     invented, found = outcomes.columns["fabricated"], outcomes.columns["found"].sum(1)
-    by_image = _estimate(*_ratio(invented, found))
+    by_image = estimated(*_ratio(invented, found))
     if not found.any():
         return by_image
     return wider(by_image, garwood(int(invented.sum(dtype=np.int64)), int(found.sum())))
@@ -173,13 +173,13 @@ def fabricated_rate(outcomes: Outcomes) -> Estimate:
 def false_positives(outcomes: Outcomes) -> Estimate:
     """Reported detections under attack that cover no object, or give it a wrong label, for each image."""
     alarms = outcomes.columns["false_positives"]
-    by_image = _estimate(*_ratio(alarms, np.ones(len(outcomes))))
+    by_image = estimated(*_ratio(alarms, np.ones(len(outcomes))))
     return wider(by_image, garwood(int(alarms.sum(dtype=np.int64)), len(outcomes)))
 
 
 def _per_object(lost: NDArray[np.bool_], found: NDArray[np.bool_]) -> Estimate:
     """A share of objects with the wider of two intervals: by images, and the exact one for objects by themselves."""
-    by_image = _share(*_ratio(lost.sum(1), found.sum(1)))
+    by_image = estimated_share(*_ratio(lost.sum(1), found.sum(1)))
     if not found.any():
         return by_image
     return wider(by_image, clopper_pearson(int(lost.sum()), int(found.sum())))
@@ -187,29 +187,10 @@ def _per_object(lost: NDArray[np.bool_], found: NDArray[np.bool_]) -> Estimate:
 
 def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:
     """Sum over images of the one by the sum of the other, and on resampled images; NaN where there is nothing."""
-    weights = resampled_counts(len(parts), RESAMPLES)
+    weights = resampled_counts(len(parts))
     totals = weights @ wholes
     replicates = (weights @ parts)[totals > 0] / totals[totals > 0]
     return float(parts.sum() / wholes.sum()) if wholes.sum() else float("nan"), replicates
-
-
-def _share(value: float, replicates: NDArray[np.float64]) -> Estimate:
-    """The estimate of a share, which cannot be above 1."""
-    one = _estimate(value, replicates)
-    return Estimate(one.value, one.low, min(one.high, 1.0))
-
-
-def _estimate(value: float, replicates: NDArray[np.float64]) -> Estimate:
-    """A value with its percentile interval, moved so that the replicates' mean lies on the value.
-
-    Resampled images repeat, and repeated images have a higher mAP than fresh ones: the replicates lie around another
-    place than the value does, which says nothing of how far it may be off.
-    """
-    known = replicates[~np.isnan(replicates)]
-    if not len(known):
-        return percentile_interval(value, known)
-    one = percentile_interval(value, known - known.mean() + value)
-    return Estimate(value, max(0.0, one.low), one.high)
 
 
 def _detection_columns(when: str, measured: Measured) -> dict[str, NDArray[Any]]:

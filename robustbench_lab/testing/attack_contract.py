@@ -10,17 +10,18 @@ from torch import Tensor
 
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.contracts import ThreatModel
+from robustbench_lab.contracts import Access, ThreatModel
 from robustbench_lab.errors import describe_error
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.model_mark import check_unchanged, model_mark
+from robustbench_lab.model_mark import run_attack
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.tasks.forecasting_objectives import Error
 from robustbench_lab.testing.known_forecasters import forecast_setting
 from robustbench_lab.testing.known_models import KNOWN, CurvedHalfSpace, HalfSpace, half_space_setting
+from robustbench_lab.testing.known_segmenters import PIXEL_NORMS, PixelHalfSpace, pixel_setting
 from robustbench_lab.testing.recorded_queries import RecordedQueries, asks_otherwise
 
-Run = Callable[[AttackProblem], None]
+Run = Callable[[AttackProblem], object]
 
 ONE_IN = 4
 """Of so many samples one is attacked once more, without the others and with a batch for each."""
@@ -31,21 +32,27 @@ def check_attack(
     threat_model_of: Callable[[float], ThreatModel],
     norm: str,
     *,
+    access: Access = Access.GRADIENTS,
     sample_deterministic: bool,
     minimum_norm: bool = False,
     joint: bool = False,
     compares_samples: bool = False,
     forecasting: bool = False,
+    segmentation: bool = False,
 ) -> list[str]:
     """What is wrong with an attack, a line each; nothing where it keeps to the contract.
 
     run: the attack with its parameters bound. threat_model_of: eps to the threat model it is checked in, named `norm`.
     Where no closed form is known for that one, eps is 1, and what it could break is not checked. forecasting: whether
-    it is for forecasters only. The others: what its spec declares.
+    it is for forecasters only; segmentation: for segmentation only. The others: what its spec declares.
     """
     if forecasting:
         setting = forecast_setting(threat_model_of(1.0), Error(), samples=12, batch_size=5)
         reach = torch.ones(len(setting.clean))
+    elif segmentation:
+        clean = pixel_setting(threat_model_of(1.0)).clean
+        reach = PixelHalfSpace().distances(clean, norm).amax(1) if norm in PIXEL_NORMS else torch.ones(len(clean))
+        setting = pixel_setting(threat_model_of(float(reach.median())))
     else:
         clean = half_space_setting(threat_model_of(1.0)).clean
         reach = HalfSpace().distance(clean, norm) if norm in KNOWN else torch.ones(len(clean))
@@ -63,6 +70,8 @@ def check_attack(
     out_of_reach = torch.from_numpy(~audit.outcomes.robust) & setting.open & (reach > 1.001 * setting.threat_model.eps)
     if bool(out_of_reach.any()):
         wrong.append("it breaks samples that no input of the threat model can break")
+    if access is not Access.GRADIENTS and problem.counted_model.backward_passes:
+        wrong.append(f"it declares access to {access} only, and asks for gradients")
     if bool((problem.unmoved & setting.open).any()):
         wrong.append("it tries nothing but the clean input on some samples: hand candidates to problem.submit")
     if sample_deterministic:
@@ -98,8 +107,6 @@ def _attacked(run: Run, setting: ProblemSetting, global_seed: str = "check") -> 
     """The problem afterwards, and every input that the model was shown, `[Q, D]`."""
     model = RecordedQueries(setting.model, setting.clean[0].numel())
     problem = AttackProblem(replace(setting, model=model))
-    before = model_mark(setting.model)
     with seeded(global_seed):
-        run(problem)
-    check_unchanged(setting.model, before)
+        run_attack(run, problem, [setting.model])
     return problem, model.inputs

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_lab.contracts import Dataset, GradientKind, Samples
+from robustbench_lab.contracts import Dataset, GradientKind
+from robustbench_lab.dataset_form import wrong_dataset, wrong_labels, wrong_samples
 from robustbench_lab.preflight import check_samples
 from robustbench_lab.tasks.boxes import iou
 from robustbench_lab.tasks.detector_output import DetectorOutput
 from robustbench_lab.tasks.forecast_output import point
+from robustbench_lab.tasks.segmentation import IGNORED
 from robustbench_lab.testing.bright_squares import BrightSquares, bright_squares
 from robustbench_lab.testing.known_forecasters import HISTORY, HORIZON, LinearForecaster
 from robustbench_lab.testing.known_models import SHAPE, HalfSpace
@@ -20,42 +22,38 @@ from robustbench_lab.testing.known_models import SHAPE, HalfSpace
 FEW = 8
 
 
-def check_dataset(dataset: Dataset, again: Dataset | None = None) -> list[str]:
-    """What is wrong with a dataset, a line each. again: the same one, made a second time."""
-    if missing := [name for name in ("revision", "sample_ids", "bounds", "classes") if not hasattr(dataset, name)]:
-        return [f"it lacks {', '.join(missing)}: see robustbench_lab.contracts.Dataset"]
-    ids = list(dataset.sample_ids)
-    if not ids:
+def check_dataset(dataset: Dataset, again: Dataset | None = None, task: str | None = None) -> list[str]:
+    """What is wrong with a dataset, a line each. again: the same one, made a second time. task: what it is for."""
+    if wrong := list(wrong_dataset(dataset)):
+        return wrong
+    few = list(range(min(FEW, len(dataset.sample_ids))))
+    if not few:
         return ["it has no samples"]
-    wrong = []
-    if any(not isinstance(one, str) for one in (dataset.revision, *ids)):
-        wrong.append("revision and sample_ids must be text: random numbers and results are tied to them")
-    if len(set(ids)) != len(ids):
-        wrong.append("sample_ids are not unique: outcomes could not be told apart")
-    few = list(range(min(FEW, len(ids))))
     samples = dataset.load(few)
-    if not isinstance(samples, Samples):
-        return [*wrong, f"load must return Samples(inputs, targets), not {type(samples).__name__}"]
-    wrong += [finding.message for finding in check_samples(samples, dataset.bounds)]
+    wrong = list(wrong_samples(samples, len(few))) or [one.message for one in check_samples(samples, dataset.bounds)]
+    if wrong:
+        return wrong
     backwards = dataset.load(few[::-1]).inputs.flip(0)
     if backwards.shape == samples.inputs.shape and not torch.equal(backwards, samples.inputs):
         wrong.append("load(indices) must return the samples in the order asked for, the same at every call")
-    wrong += _wrong_targets(samples.targets, len(few), dataset.classes)
+    labels = isinstance(samples.targets, Tensor) and samples.targets.ndim == 1 and dataset.classes is not None
+    if labels or task == "classification":
+        wrong += wrong_labels(samples.targets)
+    wrong += _wrong_targets(samples.targets, dataset.classes)
     if again is not None and not torch.equal(again.load(few).inputs, samples.inputs):
         wrong.append("made a second time it holds other samples: seed what it draws, or keep it in a file")
     return wrong
 
 
-def _wrong_targets(targets: Any, count: int, classes: int | None) -> Iterator[str]:
-    """targets: of `count` samples."""
-    parts = targets.values() if isinstance(targets, Mapping) else [targets]
-    if any(len(part) != count for part in parts):
-        yield "load(indices) must return as many targets as inputs"
-    if classes is not None and isinstance(targets, Tensor) and targets.ndim == 1:
-        if targets.dtype is not torch.int64:
-            yield f"labels are {targets.dtype}, not int64: use labels.long()"
-        elif not bool(((targets >= 0) & (targets < classes)).all()):
-            yield f"labels must lie in 0..{classes - 1}, for its {classes} classes"
+def _wrong_targets(targets: Any, classes: int | None) -> Iterator[str]:
+    if classes is None or not isinstance(targets, Tensor) or targets.is_floating_point():
+        return
+    if targets.ndim == 1 and bool((targets >= classes).any()):
+        yield f"labels must lie in 0..{classes - 1}, for its {classes} classes"
+    if targets.ndim == 3:
+        there = targets[targets != IGNORED]
+        if not bool(((there >= 0) & (there < classes)).all()):
+            yield f"masks must lie in 0..{classes - 1}, for its {classes} classes, or be {IGNORED}: not counted"
 
 
 def check_defense(defended: nn.Module, gradient: GradientKind, *, randomized: bool) -> list[str]:
@@ -96,6 +94,8 @@ def _declared_otherwise(
     defended: nn.Module, x: Tensor, prediction: Tensor, gradient: GradientKind, *, randomized: bool
 ) -> list[str]:
     """Where a defense is not what its spec says. prediction: of `x`, a leaf with gradient."""
+    if not bool(prediction.isfinite().all()):
+        return ["behind it a model returns NaN or infinite numbers"]
     wrong = []
     again = defended(x)
     differs = not torch.equal(prediction, again if isinstance(again, Tensor) else point(again))

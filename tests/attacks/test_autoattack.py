@@ -100,7 +100,7 @@ def shortened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 FAB = {"steps": 100, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
 FAB_T = ("fab", {**FAB, "restarts": 1, "targets": 9})
-SQUARE = ("square", {"queries": 5000, "p_init": 0.8, "restarts": 1})
+SQUARE = ("square", {"queries": 5000, "p_init": 0.8, "restarts": 1, "rescale": False})
 
 
 def apgd_call(loss: str, *, restarts: int = 1, multi_eps: bool = False, **params: int) -> tuple[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 
 from rbl_attacks.ensembles import SPECS
 from rbl_attacks.ensembles.swift import swift
-from rbl_attacks.ensembles.swift_climb import climb, gap_scaled_cross_entropy
+from rbl_attacks.ensembles.swift_climb import climb, either, gap_scaled_cross_entropy, lead_of_target
 from rbl_attacks.ensembles.swift_gaps import Gaps
 from rbl_attacks.ensembles.swift_targets import rank_classes
 from rbl_reference.digits import Digits
 from rbl_reference.digits_cnn import digits_cnn_at
-from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.attack_problem import AttackProblem, Probe
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
 from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.prediction import predict_in_batches
@@ -233,6 +234,36 @@ def test_a_broken_sample_is_never_looked_at_again() -> None:
     swift(problem)
     assert 5 < len(broken_at) < 40
     assert {row: model.rows.count(row) for row in broken_at} == broken_at
+
+
+@pytest.mark.parametrize(("ball", "together"), [(Linf, {4, 8, 28}), (L1, {4, 8})])
+def test_where_a_handful_is_left_rounds_of_equal_length_go_side_by_side_but_for_the_last(
+    ball: type, together: set[int]
+) -> None:
+    sizes: list[int] = []
+
+    class Watched(AttackProblem):
+        def probe(self, x: Tensor, *args: Any, **options: Any) -> Probe:
+            sizes.append(len(x))
+            return super().probe(x, *args, **options)
+
+    problem = Watched(setting_of(Linear(0), ball(eps=1e-6), samples=4))
+    swift(problem)
+    assert not problem.claimed.any()
+    assert set(sizes) == together
+    assert sizes[-100:] == [4] * 100
+    assert sum(sizes) == 4 * (10 + 10 + 20 + 20 + sum(min(100, 20 * (1 + number // 2)) for number in range(16)))
+
+
+def test_climbs_side_by_side_have_each_its_own_loss() -> None:
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    label, target = torch.tensor([0, 1, 2]), torch.tensor([3, -1, 0])
+    usual = gap_scaled_cross_entropy(Untargeted())
+    found = either(usual)(logits, label, target)
+    expected = [lead_of_target(logits, label, target.clamp_min(0)), usual(logits, label)]
+    assert torch.equal(found, torch.stack([expected[0][0], expected[1][1], expected[0][2]]))
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert torch.equal(gradient[0], torch.tensor([-1.0, 0, 0, 1]))
 
 
 def test_the_passes_stay_within_the_estimate() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from robustbench_lab.tasks import average_precision
-from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes, resampled_counts
+from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes
+from robustbench_lab.tasks.resampled_images import resampled_counts
 
 
 def scenes(seed: int, images: int = 12, detections: int = 15, objects: int = 5, classes: int = 3) -> StoredScenes:

@@ -81,7 +81,7 @@ def test_units_with_different_numbers_of_detections_are_joined() -> None:
 
 def test_outcomes_survive_the_store() -> None:
     outcomes = attacked(0.05)
-    again = unpack_outcomes(pack_outcomes(outcomes))
+    again = unpack_outcomes(pack_outcomes(outcomes), len(outcomes))
     assert set(again.columns) == set(outcomes.columns)
     assert detection.robust_map(again) == detection.robust_map(outcomes)
 

@@ -289,7 +289,7 @@ def test_listings_for_people_name_everything_and_a_description_gives_defaults(tm
     listed = rbl(tmp_path, "list", "attacks").out
     assert re.search(r"^pgd +linf, l2, l1,? +\w+ +rbl-attacks", listed, re.MULTILINE)
     described = rbl(tmp_path, "describe", "attacks", "pgd").out
-    assert rbl(tmp_path, "describe", "pgd").out == described
+    assert rbl(tmp_path, "describe", "pgd").out == rbl(tmp_path, "describe", "attack", "pgd").out == described
     assert re.search(r"^  restarts: default 1$", described, re.MULTILINE)
     assert "restarts: searches from different random starts" in described
     plugins = {row["name"]: row for row in rbl(tmp_path, "plugins", "list", "--json").document}
@@ -361,6 +361,9 @@ def test_what_a_plugin_prints_never_mixes_with_results_and_its_crash_costs_its_o
     cells = {cell["attack"]: cell for cell in run.document["cells"]}
     assert (cells["step"]["status"], cells["crash"]["status"]) == ("ok", "failed")
     assert (cells["crash"]["reason"], cells["crash"]["metrics"]) == ("RuntimeError: it broke", {})
+    table = rbl(tmp_path, "run", *flags[:-1], "20", "--attack", "crash", expect=SOME_FAILED)
+    assert (table.err.count("it broke"), table.out.count("it broke")) == (1, 1)  # as it ends, and beside its row
+    assert table.err.splitlines()[-1] == "2 of 2 cells evaluated, 0 were stored, 1 failed; results in rbl.db"
     for what in ("imported", "hook", "dataset", "attack", "system call", "library in C"):
         assert f"loud: {what}\n" in run.err
     for command in (

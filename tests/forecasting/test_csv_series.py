@@ -115,6 +115,11 @@ def without(*rows: int) -> pd.DataFrame:
     return table().drop(index=list(rows)).reset_index(drop=True)
 
 
+def hours_then_days() -> pd.DataFrame:
+    days = pd.date_range("2020-01-06", periods=99, freq="D")
+    return table().assign(date=[*table()["date"][:101], *days.astype(str)])
+
+
 WRONG = [
     (
         broken(4, "load", "n/a"),
@@ -137,6 +142,12 @@ WRONG = [
     (broken(4, "date", "2019-01-01 03:00:00"), {}, "line 6: 2019-01-01 03:00:00 is earlier than the row before: sort"),
     (without(7), {}, "line 9: 2020-01-01 08:00:00 where 2020-01-01 07:00:00 should follow: fill the gap"),
     (broken(4, "date", "2020-01-01 03:30:00"), {}, "line 6: .*the steps are not all of one length; resample"),
+    (
+        hours_then_days(),
+        {"missing": "fill"},
+        "200 rows for 2,4\\d\\d steps of .*: name the time between two steps by freq",
+    ),
+    (table().rename(columns={"heat": "load"}), {}, "two columns are called 'load': rename one"),
     (table().assign(heat="3.5"), {}, "series 'heat' is constant in its training part: leave it out"),
     (table().assign(heat=["1", "2"] * 100), {}, "'heat' repeats itself exactly after 24 steps.*another season"),
     (table(30), {}, "30 steps, of which 21 to train, are too few for windows of 24 and 6"),
@@ -166,6 +177,13 @@ def test_blank_lines_at_the_end_are_no_values(tmp_path: Path) -> None:
     plain = csv_series(str(file), "date", history=24, horizon=6).revision
     file.write_text(file.read_text() + "\n\n")
     assert csv_series(str(file), "date", history=24, horizon=6).revision == plain
+
+
+def test_columns_that_are_not_separated_by_commas_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "series.csv"
+    table().to_csv(file, index=False, sep=";")
+    with pytest.raises(UsageError, match="its columns are separated by ';': write it with commas"):
+        csv_series(str(file), "date", history=24, horizon=6)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'date,load\n"1,2\n'])

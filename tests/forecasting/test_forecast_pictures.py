@@ -21,9 +21,10 @@ from robustbench_lab.cli.stored_results import stored_leaderboard
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.ranking import task_metrics
 from robustbench_lab.records import CellRecord, Outcomes
+from robustbench_lab.report.cell_model import cell_model
 from robustbench_lab.report.cell_pictures import CellPictures, PictureMaker, saved_inputs
 from robustbench_lab.report.error_curves import error_curve
-from robustbench_lab.report.forecast_windows import chosen_windows, drawn_windows, forecast_model
+from robustbench_lab.report.forecast_windows import chosen_windows, drawn_windows
 from robustbench_lab.report.window_drawing import MOST_OTHERS, MOST_SERIES, Window, shown_channels, window_svg
 from robustbench_lab.result_store import Artifact, open_store
 from robustbench_lab.tasks.forecast_errors import errors
@@ -134,7 +135,7 @@ def windows_of(stored: Stored, positions: list[int]) -> list[Window]:
     attacked = np.stack([saved[position] for position in positions])
     catalog = open_catalog()
     dataset = catalog.build("datasets", record.cell.dataset, task="forecasting")
-    model = forecast_model(record, catalog, run_scripts=True)
+    model = cell_model(record, catalog, run_scripts=True)
     return drawn_windows(record, outcomes_of(stored), dataset, model, positions, attacked)
 
 

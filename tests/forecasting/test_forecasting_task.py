@@ -219,7 +219,7 @@ def test_the_lowest_error_ranks_first_and_rows_that_cannot_be_told_apart_share_a
 
 def test_outcomes_survive_the_store_and_windows_of_units_are_joined() -> None:
     outcomes = attacked(0.05)
-    again = unpack_outcomes(pack_outcomes(outcomes))
+    again = unpack_outcomes(pack_outcomes(outcomes), len(outcomes))
     assert {name: column.dtype for name, column in again.columns.items()} == {
         name: column.dtype for name, column in outcomes.columns.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,9 +262,29 @@ def test_inputs_outside_the_unit_range_skip_the_cell_and_say_so(trained: Net) ->
     (record,) = robustbench_lab.evaluate(trained, (images * 255, labels), ["fgsm"]).records
     assert record.status is Status.SKIPPED
     assert record.reason is not None
-    assert record.reason.endswith("outside 0..1: normalise inside the model")
+    assert record.reason.endswith("outside 0..1: divide them by 255")
 
 
 def test_the_error_of_a_refusal_is_a_usage_error(trained: Net) -> None:
     with pytest.raises(UsageError):
         robustbench_lab.evaluate(trained, data(), eps=0)
+
+
+class Locked(nn.Module):
+    """A module with something that cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+        self.net = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x.flatten(1))
+
+
+def test_what_only_python_knows_of_is_said_in_one_line() -> None:
+    inputs = torch.rand(3, 1, 2, 2)
+    with pytest.raises(UsageError, match="inputs and targets must be numbers: TypeError"):
+        robustbench_lab.evaluate(nn.Flatten(), (inputs, ["cat", "dog", "cat"]))
+    (record,) = robustbench_lab.evaluate(Locked(), (inputs, [0, 1, 0])).records
+    assert str(record.reason).startswith("the model cannot be copied (copy.deepcopy: TypeError: cannot pickle")

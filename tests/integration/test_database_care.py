@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.errors import StoreError
-from robustbench_lab.records import CellRecord, Outcomes, Status
+from robustbench_lab.records import CellRecord, Outcomes, SampleSet, Status
 from robustbench_lab.result_store import ResultStore, open_store
 from robustbench_lab.result_store.engine import database_url
 
@@ -110,10 +110,9 @@ def test_a_number_replaces_a_failure_and_nothing_else(ours: ResultStore, theirs:
 
 
 def test_the_same_cell_with_other_outcomes_is_listed_and_kept(ours: ResultStore, theirs: ResultStore) -> None:
-    mine, other = examples.make_outcomes(), examples.make_outcomes()
-    other.robust[[1, 2]] = True
-    rounded = examples.make_outcomes()
-    rounded.distance[3] *= 1 + 1e-5  # another device
+    mine = examples.make_outcomes()
+    other = replace(mine, robust=np.array([True, True, True, False]))
+    rounded = replace(mine, distance=mine.distance * np.float32(1 + 1e-5))  # another device
     fill(ours, *(examples.ok_record(cell_id, outcomes=mine) for cell_id in ("conflict", "rounded", "metrics")))
     fill(
         theirs,
@@ -209,7 +208,7 @@ CELLS = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["ok", "other",
 @given(CELLS, CELLS)
 def test_a_merge_keeps_every_number_that_either_has(left: dict[str, str], right: dict[str, str]) -> None:
     outcomes = examples.make_outcomes()
-    outcomes.robust[:] = True
+    outcomes = replace(outcomes, robust=np.ones_like(outcomes.robust))
     made: dict[str, Callable[[str], CellRecord]] = {
         "ok": examples.ok_record,
         "other": lambda cell_id: examples.ok_record(cell_id, outcomes=outcomes),
@@ -267,7 +266,8 @@ DAMAGE = {
     "UPDATE cells SET adversary = 'oblivious'": "a: it does not belong to the leaderboard row",
     "UPDATE cells SET definition = '{}'": "cannot be read (KeyError: 'model')",
     "UPDATE unit_outcomes SET packed = :bytes": "open: samples 0 to 2: cannot be read",
-    "UPDATE unit_outcomes SET stop = 3": "open: samples 0 to 3: outcomes of 2 samples",
+    "UPDATE unit_outcomes SET stop = 3": "open: samples 0 to 3: cannot be read: stored outcomes "
+    "are damaged: they are of 2 samples, not of 3",
     "UPDATE artifacts SET path = 'gone'": "gone is missing",
     "UPDATE artifacts SET sha256 = 'other'": "has changed",
 }
@@ -349,9 +349,11 @@ def test_a_vacuum_gives_space_back_and_loses_nothing(ours: ResultStore) -> None:
     run_id = ours.begin_run(["rbl"], {}, {})
     noise = np.random.default_rng(0).random(20_000).astype(np.float32)
     yes = np.ones(20_000, dtype=np.bool_)
+    many = SampleSet("1", tuple(map(str, range(20_000))), tuple(range(20_000)), "many")
     for number in range(20):
         outcomes = Outcomes(yes, yes, noise, {"loss": noise + number})
-        large = examples.ok_record(f"cell-{number}", outcomes=outcomes, metrics={})
+        cell = examples.make_cell(f"cell-{number}", samples=many)
+        large = examples.ok_record(cell=cell, outcomes=outcomes, metrics={})
         ours.save_cell(large, run_id)
     ours.delete_cells([f"cell-{number}" for number in range(1, 20)])
     kept = contents(ours)

@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from rbl_reference import SCENES_EPS, rbl_datasets, rbl_models
 from rbl_reference.fcos_loss import assigned, fcos_loss, focal_loss, generalised_iou
 from rbl_reference.scene_fcos import STRIDE, SceneFCOS, cell_centres, scene_fcos, scene_fcos_at
+from rbl_reference.scene_training import fold_batch_norm, insert_batch_norm, train
 from rbl_reference.scenes import SIZE, DigitScenes
 from rbl_reference.train_scene_detector import (
     CHECKED_STEPS,
     EVALUATED,
     RECIPES,
     Targets,
-    fold_batch_norm,
-    insert_batch_norm,
+    losses_of,
     quality,
-    train,
     training_scenes,
 )
 from robustbench_lab.contracts import Samples
@@ -208,7 +207,7 @@ def test_the_weights_are_small_and_carry_the_recipe_as_it_is_and_figures_measure
 # Kernels add in another order on another CPU, and training carries the last bits on; in a few steps not far.
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_recipe_still_begins_as_it_did(name: str, all_training_scenes: DigitScenes) -> None:
-    losses = train(RECIPES[name], all_training_scenes, CHECKED_STEPS).losses
+    losses = train(SceneFCOS, losses_of, RECIPES[name], all_training_scenes, CHECKED_STEPS).losses
     assert losses == pytest.approx(recorded(name)["first_losses"], rel=0.01)
 
 
@@ -216,7 +215,7 @@ def test_the_recipe_still_begins_as_it_did(name: str, all_training_scenes: Digit
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_recipe_still_gives_detectors_as_good(name: str, all_training_scenes: DigitScenes, scenes: Samples) -> None:
-    again, bundled = train(RECIPES[name], all_training_scenes).model, BUNDLED[name]()
+    again, bundled = train(SceneFCOS, losses_of, RECIPES[name], all_training_scenes).model, BUNDLED[name]()
     before, after = (quality(model, scenes.inputs, scenes.targets) for model in (bundled, again))
     assert after == pytest.approx(before, abs=0.03)
     before, after = (quality_under_pgd(model, scenes.inputs, scenes.targets) for model in (bundled, again))

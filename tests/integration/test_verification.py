@@ -77,10 +77,10 @@ def test_without_saved_inputs_a_result_cannot_be_verified(tmp_path: Path, catalo
 
 def _flip_outcomes(database: Path, _file: Path) -> None:
     with sqlite3.connect(database) as connection:
-        (packed,) = connection.execute("SELECT packed FROM sample_outcomes").fetchone()
-        outcomes = unpack_outcomes(packed)
-        outcomes.robust[:] = outcomes.clean_correct
-        connection.execute("UPDATE sample_outcomes SET packed = ?", (pack_outcomes(outcomes),))
+        query = "SELECT packed, samples FROM sample_outcomes JOIN cells USING (cell_id)"
+        outcomes = unpack_outcomes(*connection.execute(query).fetchone())
+        flipped = replace(outcomes, robust=outcomes.clean_correct)
+        connection.execute("UPDATE sample_outcomes SET packed = ?", (pack_outcomes(flipped),))
 
 
 def _raise_metric(database: Path, _file: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.contracts import Bounds
+from robustbench_lab.contracts import Bounds, Region
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Severity
@@ -56,6 +56,33 @@ def test_an_honest_attack_breaks_what_it_breaks() -> None:
     assert audit.outcomes.clean_correct.tolist() == [False] + [True] * 11
     assert audit.outcomes.distance[0] == 0
     np.testing.assert_allclose(audit.outcomes.distance[1:], 0.1, atol=1e-6)
+
+
+class Boundless:
+    """A region of a plugin that forgets the data's range."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._region, name)
+
+    def contains(self, x: Tensor) -> Tensor:
+        return torch.ones(len(x), dtype=torch.bool)
+
+
+class BoundlessModel(Linf):
+    def around(self, clean: Tensor, bounds: Bounds, targets: object = None) -> Boundless:
+        return Boundless(super().around(clean, bounds, targets))
+
+
+def test_whatever_a_threat_model_allows_inputs_stay_in_the_range_of_the_data() -> None:
+    setting = replace(given_setting(), threat_model=BoundlessModel(eps=0.9))
+    problem = AttackProblem(setting)
+    inside, outside = problem.clean + 0.55, problem.clean + 0.56
+    problem.submit(torch.cat([inside[:6], outside[6:]]))
+    audit = audit_attack(problem, setting, setting.model, passes=1)
+    assert audit.outcomes.robust.tolist() == [False] * 7 + [True] * 5
 
 
 @pytest.mark.parametrize(

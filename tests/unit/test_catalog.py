@@ -123,7 +123,7 @@ def test_entries_are_sorted_by_name_and_know_their_plugin() -> None:
 def test_the_core_registers_its_own_components() -> None:
     catalog = catalog_of(builtin_plugin)
     names = {kind: [entry.spec.name for entry in catalog.entries(kind)] for kind in KINDS}
-    assert names["tasks"] == ["classification", "detection", "forecasting"]
+    assert names["tasks"] == ["classification", "detection", "forecasting", "segmentation"]
     assert {"targeted", "untargeted", "vanish", "fabricate", "mislabel"} <= set(names["objectives"])
     assert {"corruption", "l0", "l1", "l2", "linf", "patch", "spatial"} <= set(names["threat_models"])
     assert {"clean_accuracy", "robust_accuracy", "clean_map", "robust_map"} <= set(names["metrics"])

@@ -1,6 +1,9 @@
 """Outcomes, sample ids and parameters survive the way into the database and back, bit by bit."""
 
 import math
+import tracemalloc
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.extra.numpy as arrays_of
@@ -9,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from robustbench_lab.errors import StoreError
 from robustbench_lab.records import Outcomes
 from robustbench_lab.result_store.json_values import from_json, to_json
 from robustbench_lab.result_store.packing import (
+    BYTES_BESIDE,
+    TIMES,
     pack_indices,
     pack_outcomes,
     pack_sample_ids,
@@ -49,7 +55,7 @@ def assert_identical(left: NDArray[Any], right: NDArray[Any]) -> None:
 
 @given(outcomes())
 def test_outcomes_come_back_bit_by_bit(given_outcomes: Outcomes) -> None:
-    back = unpack_outcomes(pack_outcomes(given_outcomes))
+    back = unpack_outcomes(pack_outcomes(given_outcomes), len(given_outcomes))
     assert_identical(back.clean_correct, given_outcomes.clean_correct)
     assert_identical(back.robust, given_outcomes.robust)
     assert_identical(back.distance, given_outcomes.distance)
@@ -66,7 +72,7 @@ def test_outcomes_that_are_views_of_other_arrays_come_back() -> None:
         distance=wide[:, 2],
         columns={"transposed": wide.T[:4], "backwards": np.arange(4)[::-1]},
     )
-    back = unpack_outcomes(pack_outcomes(given_outcomes))
+    back = unpack_outcomes(pack_outcomes(given_outcomes), len(given_outcomes))
     np.testing.assert_array_equal(back.clean_correct, [True] * 4)
     np.testing.assert_array_equal(back.distance, [2, 8, 14, 20])
     np.testing.assert_array_equal(back.columns["transposed"], wide.T[:4])
@@ -101,9 +107,53 @@ def test_outcomes_that_are_no_numbers_are_refused(column: NDArray[Any]) -> None:
 def test_damaged_bytes_are_refused(junk: bytes, cut: int) -> None:
     whole = pack_outcomes(Outcomes(np.ones(9, np.bool_), np.ones(9, np.bool_), np.zeros(9, np.float32)))
     for damaged in (junk, whole[: min(cut, len(whole) - 1)]):
-        for unpack in (unpack_outcomes, unpack_sample_ids, unpack_indices):
+        for unpack in (
+            lambda packed: unpack_outcomes(packed, 9),
+            unpack_sample_ids,
+            lambda packed: unpack_indices(packed, 9),
+        ):
             with pytest.raises(StoreError, match="damaged"):
                 unpack(damaged)
+
+
+def few(**also: NDArray[Any]) -> Outcomes:
+    return Outcomes(np.ones(9, np.bool_), np.ones(9, np.bool_), np.zeros(9, np.float32), also)
+
+
+BOMB = zlib.compress(bytes(200 << 20), 1)
+
+
+@pytest.mark.parametrize(
+    "unpack",
+    [lambda: unpack_outcomes(BOMB, 9), lambda: unpack_sample_ids(BOMB), lambda: unpack_indices(BOMB, 9)],
+    ids=["outcomes", "sample ids", "indices"],
+)
+def test_a_stranger_s_bytes_cannot_fill_the_memory(unpack: Callable[[], object]) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(StoreError, match="damaged"):
+            unpack()
+        assert tracemalloc.get_traced_memory()[1] < 2 * (len(BOMB) * TIMES + BYTES_BESIDE)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("claimed", [8, 10, 1 << 45])
+def test_outcomes_that_claim_to_be_of_other_samples_are_refused(claimed: int) -> None:
+    tensors = load(zlib.decompress(pack_outcomes(few())))
+    lying = zlib.compress(save({**tensors, "count": np.array([claimed])}))
+    with pytest.raises(StoreError, match="damaged"):
+        unpack_outcomes(lying, 9)
+    short = zlib.compress(save({**tensors, "values/distance": np.zeros(8, np.float32)}))
+    with pytest.raises(StoreError, match="damaged"):
+        unpack_outcomes(short, 9)
+
+
+def test_what_could_not_be_read_again_is_not_written() -> None:
+    with pytest.raises(StoreError, match="bytes a sample"):
+        pack_outcomes(few(wide=np.zeros((9, 1 << 20), np.float32)))
+    with pytest.raises(StoreError, match="nearly all alike"):
+        pack_sample_ids("x" * 10_000 + str(index) for index in range(1000))
 
 
 @given(st.lists(st.text()))
@@ -113,7 +163,7 @@ def test_sample_ids_come_back(ids: list[str]) -> None:
 
 @given(st.lists(st.integers(0, 2**63 - 1)))
 def test_indices_come_back(indices: list[int]) -> None:
-    assert unpack_indices(pack_indices(indices)) == tuple(indices)
+    assert unpack_indices(pack_indices(indices), len(indices)) == tuple(indices)
 
 
 def test_ten_thousand_sample_ids_and_indices_take_less_than_30_kb() -> None:

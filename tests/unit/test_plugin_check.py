@@ -4,7 +4,10 @@ import textwrap
 
 import pytest
 
+from robustbench_lab import hookimpl
+from robustbench_lab.cli.describe import describe
 from robustbench_lab.cli.plugin_check import check_plugin
+from robustbench_lab.contracts import AttackSpec
 from robustbench_lab.errors import PluginError
 from robustbench_lab.pipeline import open_catalog
 
@@ -20,13 +23,42 @@ ATTACK = """
     def rbl_attacks():
         return [AttackSpec(name="leaves", factory=leaves, threat_models=("linf",))]
 """
-REPORT = """
+OBSERVER = """
     from robustbench_lab import hookimpl
-    from robustbench_lab.contracts import ReportSpec
+    from robustbench_lab.run_observer import RunObserver
 
     @hookimpl
-    def rbl_reports():
-        return [ReportSpec(name="short", factory=lambda leaderboard: "")]
+    def rbl_run_observers():
+        return [RunObserver()]
+"""
+UNKNOWN_TASK = """
+    from robustbench_lab import hookimpl
+    from robustbench_lab.contracts import AttackSpec
+
+    @hookimpl
+    def rbl_attacks():
+        return [AttackSpec(name="mine", factory=lambda problem: None, tasks=("clasification",))]
+"""
+PASSES = """
+    from robustbench_lab import hookimpl
+    from robustbench_lab.contracts import Access, AttackSpec
+
+    def guess(problem, *, steps: int = 3):
+        x = problem.random_start(0)
+        problem.loss_and_gradient(x)
+
+    @hookimpl
+    def rbl_attacks():
+        passes = lambda params: params["step"]
+        return [AttackSpec(name="mine", factory=guess, estimate_passes=passes, access=Access.DECISIONS)]
+"""
+RETURNS = """
+    from robustbench_lab import hookimpl
+    from robustbench_lab.contracts import AttackSpec
+
+    @hookimpl
+    def rbl_attacks():
+        return [AttackSpec(name="mine", factory=lambda problem: problem.random_start(0))]
 """
 
 
@@ -47,14 +79,64 @@ def test_text_where_a_tuple_belongs_is_not_read_letter_by_letter(tmp_path):
         open_catalog([str(file)])
 
 
+ACCESS = TUPLES.replace('threat_models="linf"', 'access="scores"')
+TWO_MAIN = """
+    from robustbench_lab import hookimpl
+    from robustbench_lab.contracts import MetricSpec
+
+    @hookimpl
+    def rbl_metrics():
+        return [MetricSpec(name="theirs", factory=lambda outcomes: None, main=True)]
+"""
+
+
+def test_text_that_only_looks_like_a_member_is_not_taken_for_one(tmp_path):
+    file = tmp_path / "theirs.py"
+    file.write_text(textwrap.dedent(ACCESS))
+    with pytest.raises(PluginError, match=r"access of 'one' must be one of Access\.GRADIENTS, .*, not 'scores'"):
+        open_catalog([str(file)])
+
+
+def test_no_second_metric_takes_over_what_tables_are_sorted_by(tmp_path):
+    file = tmp_path / "theirs.py"
+    file.write_text(textwrap.dedent(TWO_MAIN))
+    with pytest.raises(PluginError, match=r"'theirs' of theirs\.py are both the main one of classification"):
+        open_catalog([str(file)])
+
+
+class Versioned:
+    @hookimpl
+    def rbl_attacks(self):
+        return [AttackSpec(name="mine", factory=lambda problem: None, version="\x1b[2J")]
+
+
+def test_no_text_of_a_plugin_reaches_the_terminal_raw(monkeypatch, capsys):
+    catalog = open_catalog(extra=[("theirs", Versioned())])
+    monkeypatch.setattr("robustbench_lab.pipeline.open_catalog", lambda _files: catalog)
+    describe(["mine"])
+    assert capsys.readouterr().out.splitlines()[0] == "mine  (theirs  [2J)"
+
+
 @pytest.mark.parametrize(
     ("source", "state", "said"),
     [
         (ATTACK, "wrong", "SystemExit: 3"),
-        (REPORT, "not checked", "it brings reports; contract tests are for attacks, models, datasets, defenses"),
+        (OBSERVER, "not checked", "it brings run_observers, and these have no contract tests"),
+        (UNKNOWN_TASK, "wrong", "there is no task 'clasification'. Did you mean 'classification'?"),
+        (PASSES, "wrong", "estimate_passes: KeyError: 'step'"),
+        (PASSES, "wrong", "it declares access to decisions only, and asks for gradients"),
+        (RETURNS, "wrong", "the attack returned a Tensor: hand candidates in with problem.submit(x)"),
         ("STEPS = 3\n", "wrong", "decorate rbl_attacks or another one with @hookimpl"),
     ],
-    ids=["an attack that exits", "nothing that has a contract", "no hook"],
+    ids=[
+        "an attack that exits",
+        "nothing that has a contract",
+        "an unknown task",
+        "passes that cannot be told",
+        "gradients that were not declared",
+        "candidates that are returned",
+        "no hook",
+    ],
 )
 def test_a_plugin_that_cannot_be_checked_is_never_passed_over_in_silence(tmp_path, source, state, said):
     file = tmp_path / "theirs.py"

@@ -22,6 +22,10 @@ def _swift_passes(params: Mapping[str, Any]) -> tuple[int, int]:
     return backward + rounds + 1 + without_gradients, backward
 
 
+def _sea_passes(params: Mapping[str, Any]) -> tuple[int, int]:
+    return 4 * params["steps"] + 4, 4 * params["steps"]
+
+
 SPECS = [
     AttackSpec(
         name="autoattack",
@@ -36,8 +40,18 @@ SPECS = [
         factory="rbl_attacks.ensembles.swift:swift",
         summary="a reliable number for a small part of AutoAttack's passes: a race for the samples near the boundary",
         threat_models=NORM_BALLS,
-        version="2",
+        version="3",
         estimate_passes=_swift_passes,
         compares_samples=True,
+    ),
+    AttackSpec(
+        name="sea",
+        factory="rbl_attacks.ensembles.sea:sea",
+        summary="APGD on three losses for pixels, and SegPGD: the worst for each image (Croce et al. 2024)",
+        tasks=("segmentation",),
+        threat_models=NORM_BALLS,
+        version="1",
+        quick={"steps": 20},
+        estimate_passes=_sea_passes,
     ),
 ]

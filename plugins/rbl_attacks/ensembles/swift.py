@@ -12,7 +12,8 @@ steps. And nearly all samples are broken soon, or are so far from it that furthe
     the last two rounds closed in one go (swift_gaps.py). A sample stays in while one search in a hundred closed as much
     as it still needs, and the nearest stay in any case: as many as a round's passes allow. They get longer and longer
     climbs from new corners, in turn along the loss of 1 and towards the first three classes. In l1 the climbs of 3 and
-    half of these are wide (swift_steps.py): each kind breaks samples that the other does not;
+    half of these are wide (swift_steps.py): each kind breaks samples that the other does not. Where a handful is left,
+    rounds of equal length go side by side, but for the last one;
  5. looks for hidden gradients: Square Attack with few queries on one sample in eight. If it breaks what the gradients
     did not, the result says so, and every sample is searched this way (swift_sentinel.py).
 
@@ -26,12 +27,14 @@ https://arxiv.org/abs/1502.07943) spends a budget on the most promising. The los
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from rbl_attacks.ensembles.swift_climb import climb, far_start, gap_scaled_cross_entropy, lead_of_target
+from rbl_attacks.ensembles.swift_climb import Loss, climb, either, far_start, gap_scaled_cross_entropy, lead_of_target
 from rbl_attacks.ensembles.swift_gaps import Gaps
 from rbl_attacks.ensembles.swift_sentinel import check_without_gradients
 from rbl_attacks.ensembles.swift_targets import rank_classes
@@ -46,6 +49,8 @@ LONGEST = 100
 """Steps of a climb at most: as many as APGD's."""
 AIMS = (None, 1, None, 0, None, 2, None, 0)
 """What the climbs of the race aim at, in turn: the class of a rank, or (None) whatever the first loss finds."""
+FULL = 32
+"""Where fewer samples race, rounds of equal length go side by side in batches of about so many."""
 
 
 def swift(problem: AttackProblem, *, effort: Annotated[int, Field(ge=1)] = 1) -> None:
@@ -54,11 +59,11 @@ def swift(problem: AttackProblem, *, effort: Annotated[int, Field(ge=1)] = 1) ->
     effort: how many times 16 rounds the race lasts. 1 is enough unless the result says `still-breaking`.
     """
     search = _Search(problem)
-    search.round(steps=10, aim=None)
+    search.round(steps=10, aims=[None])
     search.rank_classes()
-    search.round(steps=10, aim=0)
-    search.round(steps=20, aim=None, start="far/first", wide=True)
-    search.round(steps=20, aim=0, start="far/second", wide=True)
+    search.round(steps=10, aims=[0])
+    search.round(steps=20, aims=[None], starts=["far/first"], wide=True)
+    search.round(steps=20, aims=[0], starts=["far/second"], wide=True)
     search.race(RACE_ROUNDS * effort)
     if not problem.finished:
         check_without_gradients(problem, search.gaps.left(problem.open_positions))
@@ -70,7 +75,6 @@ class _Search:
     def __init__(self, problem: AttackProblem) -> None:
         self.problem = problem
         self.gaps = Gaps(len(problem.candidates), problem.clean.device)
-        self.loss = gap_scaled_cross_entropy(problem.objective)
         self.ranked: Tensor | None = None
 
     def rank_classes(self) -> None:
@@ -79,37 +83,67 @@ class _Search:
             self.ranked = rank_classes(self.problem)
 
     def round(
-        self, steps: int, aim: int | None, start: str | None = None, only: Tensor | None = None, *, wide: bool = False
+        self,
+        steps: int,
+        aims: Sequence[int | None],
+        starts: Sequence[str] = (),
+        only: Tensor | None = None,
+        *,
+        wide: bool = False,
     ) -> int:
-        """One climb for all open samples, or `only` some (int64 `[B]`). Returns how many it broke.
+        """Climbs side by side, one for each aim, for all open samples or `only` some (int64 `[B]`).
 
-        start: the name of a random draw; None: the clean input.
+        starts: the names of random draws, one for each; none: the clean input. Returns how many samples broke.
         """
         part = self.problem if only is None else self.problem.part(only)
         if part.finished:
             return 0
         rows, before = part.open_positions, self.problem.open_samples
         self.gaps.begin_round()
-        x = part.clean.clone() if start is None else far_start(part, start)
-        if aim is None or self.ranked is None:
-            climb(part, x, steps, self.loss, self.gaps, wide=wide)
-        else:
-            target = self.ranked[rows][:, aim % self.ranked.shape[1]]
-            climb(part, x, steps, lead_of_target, self.gaps, (target,), wide=wide)
+        x = torch.cat([far_start(part, start) for start in starts]) if starts else part.clean.clone()
+        loss, given = self._loss(rows, aims)
+        several = part.repeated(len(aims)) if len(aims) > 1 else part
+        climb(several, x, steps, loss, self.gaps, given, wide=wide)
         self.gaps.end_round(rows)
         self.problem.drop_done()
         return before - self.problem.open_samples
 
+    def _loss(self, rows: Tensor, aims: Sequence[int | None]) -> tuple[Loss, tuple[Tensor, ...]]:
+        """The loss of climbs side by side, and what it needs: the class that each row aims at, `[len(aims) * A]`."""
+        scaled = gap_scaled_cross_entropy(self.problem.objective)
+        if self.ranked is None or set(aims) == {None}:
+            return scaled, ()
+        ranked = self.ranked[rows]
+        none = torch.full_like(rows, -1)
+        target = torch.cat([none if aim is None else ranked[:, aim % ranked.shape[1]] for aim in aims])
+        return (either(scaled) if None in aims else lead_of_target), (target,)
+
     def race(self, rounds: int) -> None:
         """Longer and longer climbs for the samples that still have a chance."""
-        broken = 0
-        for number in range(rounds):
-            if self.problem.finished:
-                return
-            steps = min(LONGEST, 20 * (1 + number // 2))
-            racing = self.gaps.racing(self.problem.open_positions, PASSES_A_ROUND / steps)
-            aim, wide = AIMS[number % len(AIMS)], number // 2 % 2 == 0
-            broken = self.round(steps, aim, f"far/{number}", racing, wide=wide)
-        if broken:
+        broken = number = 0
+        while number < rounds and not self.problem.finished:
+            racing = self.gaps.racing(self.problem.open_positions, PASSES_A_ROUND / _steps(number))
+            alike = self._alike(number, rounds)[: max(1, FULL // len(racing))]
+            aims, starts = [AIMS[one % len(AIMS)] for one in alike], [f"far/{one}" for one in alike]
+            broken = self.round(_steps(number), aims, starts, racing, wide=_wide(number))
+            number += len(alike)
+        if broken and not self.problem.finished:
             text = "the last round of the race still broke samples: raise `effort`"
             self.problem.note(Finding("still-breaking", Severity.SUSPECT, text, float(broken)))
+
+    def _alike(self, number: int, rounds: int) -> range:
+        """The rounds from `number` on that can go side by side; the last is by itself, since it is judged."""
+        stop = number + 1
+        while stop < rounds - 1 and _steps(stop) == _steps(number):
+            if self.problem.norm == "l1" and _wide(stop) != _wide(number):
+                break
+            stop += 1
+        return range(number, stop)
+
+
+def _steps(number: int) -> int:
+    return min(LONGEST, 20 * (1 + number // 2))
+
+
+def _wide(number: int) -> bool:
+    return number // 2 % 2 == 0

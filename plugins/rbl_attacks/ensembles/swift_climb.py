@@ -39,6 +39,15 @@ def lead_of_target(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
     return (logits.gather(1, target[:, None]) - logits.gather(1, label[:, None])).squeeze(1)
 
 
+def either(usual: Loss) -> Loss:
+    """`lead_of_target` in rows that have a class to aim at, and the usual loss in those whose target is -1."""
+
+    def loss(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
+        return torch.where(target < 0, usual(logits, label), lead_of_target(logits, label, target.clamp_min(0)))
+
+    return loss
+
+
 def climb(
     problem: AttackProblem,
     x: Tensor,

@@ -30,7 +30,7 @@ class Gaps:
         rows = problem.open_positions
         margin = problem.objective.damage(logits, problem.goal).float().nan_to_num(0.0)
         self._clean[rows] = torch.where(self._clean[rows].isnan(), margin, self._clean[rows])
-        self._best[rows] = torch.maximum(self._best[rows], margin)
+        self._best.scatter_reduce_(0, rows, margin, "amax")  # a sample can stand in several rows
 
     def left(self, rows: Tensor) -> Tensor:
         """The share that is left, `[A]`."""

@@ -48,6 +48,16 @@ SPECS = [
         estimate_passes=_apgd_passes,
     ),
     AttackSpec(
+        name="segpgd",
+        factory="rbl_attacks.fixed_budget.segpgd:segpgd",
+        summary="PGD on pixels that are still right first, then on all of them (Gu et al. 2022)",
+        tasks=("segmentation",),
+        threat_models=(*NORM_BALLS, "mask"),
+        version="1",
+        quick={"steps": 20},
+        estimate_passes=_pgd_passes,
+    ),
+    AttackSpec(
         name="patch-pgd",
         factory="rbl_attacks.fixed_budget.patch_pgd:patch_pgd",
         summary="a patch for each input: projected gradient ascent at the best place and at random ones",
