@@ -23,6 +23,8 @@ FLAG_MEANINGS: Mapping[str, str] = {
     "noise-beats-gradient": "Random noise broke samples that no gradient attack broke: a sign of masked gradients.",
     "black-box-beats-gradient": "An attack without gradients broke samples that no gradient attack broke: "
     "a sign of masked gradients, or of a gradient attack that is too weak.",
+    "unknown-attack": "An attack broke what others did not, and the plugin of one of them is not loaded: whether that "
+    "is a sign of masked gradients cannot be told.",
     "worse-than-published": "The published figure is better than the interval: it is too good, or weights, data or "
     "preprocessing are others.",
     "better-than-published": "The published figure is worse than the interval: the attacks were weaker than the "

@@ -252,25 +252,39 @@ def _cross_attack_findings(done: Sequence[CellRecord], rules: RowRules) -> tuple
     One of the tests for masked gradients of Athalye et al. 2018 and Carlini et al. 2019 ("On Evaluating Adversarial
     Robustness", section 5).
     """
-    white = [outcomes_of(one).robust for one in done if (traits := rules.traits_of(one)) and traits.white_box]
-    if not white:
-        return ()
-    held = np.logical_and.reduce(white)
-    found = []
-    for code, baseline, kind in (
-        ("noise-beats-gradient", True, "a baseline"),
-        ("black-box-beats-gradient", False, "an attack without gradients"),
-    ):
-        others = [
-            outcomes_of(one).robust
-            for one in done
-            if (traits := rules.traits_of(one)) and not traits.white_box and traits.baseline is baseline
-        ]
-        count = int((held & ~np.logical_and.reduce(others)).sum()) if others else 0
-        if count:
-            text = f"{kind} broke what no gradient attack broke"
-            found.append(finding(code, Severity.SUSPECT, text, count))
-    return tuple(found)
+    robust: dict[str, list[NDArray[np.bool_]]] = {"white": [], "baseline": [], "black": [], "unknown": []}
+    for one in done:
+        traits = rules.traits_of(one)
+        robust[_kind_of(traits)].append(outcomes_of(one).robust)
+    white, unknown = robust["white"], robust["unknown"]
+    others = [*robust["baseline"], *robust["black"]]
+    counts = {
+        "noise-beats-gradient": _broken_beyond(white, robust["baseline"]),
+        "black-box-beats-gradient": _broken_beyond(white, robust["black"]),
+        "unknown-attack": _broken_beyond(white, unknown) if white else _broken_beyond(unknown, others),
+    }
+    return tuple(finding(code, Severity.SUSPECT, BEYOND[code], count) for code, count in counts.items() if count)
+
+
+BEYOND = {
+    "noise-beats-gradient": "a baseline broke what no gradient attack broke",
+    "black-box-beats-gradient": "an attack without gradients broke what no gradient attack broke",
+    "unknown-attack": "an attack broke what others did not, and whether one of them sees gradients is not known here: "
+    "load its plugin (--plugin)",
+}
+
+
+def _kind_of(traits: AttackTraits | None) -> str:
+    if traits is None:
+        return "unknown"
+    return "baseline" if traits.baseline else "white" if traits.white_box else "black"
+
+
+def _broken_beyond(held: Sequence[NDArray[np.bool_]], others: Sequence[NDArray[np.bool_]]) -> int:
+    """Samples that none of the first broke and one of the others did; 0 where there are none of either."""
+    if not held or not others:
+        return 0
+    return int((np.logical_and.reduce(held) & ~np.logical_and.reduce(others)).sum())
 
 
 def _cell_findings(telling: Sequence[CellRecord]) -> tuple[Finding, ...]:

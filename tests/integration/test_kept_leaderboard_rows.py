@@ -192,7 +192,7 @@ def test_an_attack_that_is_installed_later_takes_part_in_the_diagnostics(
 ) -> None:
     fill(store, [example_result([True, True]), example_result([True, False], attack="brand-new")])
     (row,) = rank_store(store, RULE, catalog).tables[0].rows
-    assert row.flags == ()
+    assert row.flags == ("unknown-attack",)
     installed = {**ranking.attack_traits(catalog), "brand-new": ATTACK_TRAITS["square"]}
     monkeypatch.setattr(ranking, "attack_traits", lambda _: installed)
     (row,) = rank_store(store, RULE, catalog).tables[0].rows

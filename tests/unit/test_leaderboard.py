@@ -304,9 +304,19 @@ def test_samples_that_any_gradient_attack_breaks_are_no_sign_of_masking():
     assert only_row(records).flags == ()
 
 
-def test_an_attack_that_is_not_installed_takes_no_part_in_the_diagnostics():
-    records = [example_result([True], attack="pgd"), example_result([False], attack="gone")]
-    assert only_row(records).flags == ()
+@pytest.mark.parametrize(
+    ("known", "by_known", "by_gone", "flags"),
+    [
+        ("pgd", [True, False], [False, True], ("unknown-attack",)),
+        ("pgd", [False, False], [False, True], ()),
+        ("square", [True, False], [False, True], ("unknown-attack",)),
+        ("square", [False, True], [False, False], ()),
+    ],
+)
+def test_an_attack_that_is_not_installed_might_see_gradients_or_not(known, by_known, by_gone, flags):
+    """by_known, by_gone: the samples that stay robust against each."""
+    records = [example_result(by_known, attack=known), example_result(by_gone, attack="gone")]
+    assert only_row(records).flags == flags
 
 
 def test_a_wrapped_attack_may_be_known_by_its_family():
