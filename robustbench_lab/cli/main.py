@@ -107,7 +107,7 @@ def _run() -> int:
 def _complain_of_usage(message: str) -> int:
     """One line, or the help of a group of commands where none of them was named."""
     if message.startswith("Usage: "):
-        typer.echo(message, err=True)
+        typer.echo(message)
         return ExitCode.USAGE
     return _complain(_plain(" ".join(message.split())), ExitCode.USAGE)
 
