@@ -5,21 +5,30 @@ normalisation makes training several times shorter; afterwards it is folded into
 networks have none.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from rbl_reference import SCENES_EPS
 from rbl_reference.train_digits import reproducible
-from robustbench_lab.contracts import Dataset
+from robustbench_lab.contracts import Dataset, Samples
 
 BATCH_SIZE = 32
 PEAK_LEARNING_RATE, WEIGHT_DECAY = 0.01, 1e-4
 TRAINING_STEPS = 2
 """PGD steps that make a training example."""
+
+EVALUATION_STEPS = 20
+CHECKED_STEPS = 5
+"""Training steps whose losses the weights' metadata holds, so that a test can tell soon whether the recipe changed."""
 
 LossesOf = Callable[[nn.Module, Tensor, Any], Tensor]
 """Model, images and their targets to the training loss of each image, `[N]`."""
@@ -41,6 +50,16 @@ class Trained:
 
     model: nn.Module
     losses: list[float]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is trained: one kind of network on one kind of target."""
+
+    make: Callable[[], nn.Module]
+    losses_of: LossesOf
+    quality: Callable[[nn.Module, Tensor, Any], dict[str, float]]
+    """Of a model on images and their targets: the figures that go with its weights."""
 
 
 def pgd(
@@ -107,3 +126,32 @@ def blocks_of(model: nn.Module) -> list[nn.Sequential]:
     """The sequences of a convolution and what follows it."""
     sequences = [module for module in model.modules() if isinstance(module, nn.Sequential)]
     return [block for block in sequences if isinstance(block[0], nn.Conv2d)]
+
+
+def write_weights(recipe: Recipe, subject: Subject, training: Dataset, test: Samples, file: Path) -> str:
+    """Train a network, write it as safetensors, and return what went with it: how it was made, and how good it is."""
+    trained = train(subject.make, subject.losses_of, recipe, training)
+    # One entry, because safetensors writes several in random order and the file's bytes would differ every time.
+    metadata = json.dumps({**asdict(recipe), "scenes": len(training.sample_ids), **_described(subject, trained, test)})
+    file.write_bytes(save(trained.model.state_dict(), metadata={"recipe": metadata}))
+    return metadata
+
+
+def _described(subject: Subject, trained: Trained, test: Samples) -> dict[str, object]:
+    with reproducible(seed=0):
+        attacked = pgd(
+            trained.model,
+            test.inputs,
+            test.targets,
+            subject.losses_of,
+            SCENES_EPS,
+            EVALUATION_STEPS,
+            SCENES_EPS / 4,
+        )
+    return {
+        "first_losses": [round(loss, 4) for loss in trained.losses[:CHECKED_STEPS]],
+        "clean": subject.quality(trained.model, test.inputs, test.targets),
+        "attacked": subject.quality(trained.model, attacked, test.targets),
+        "attacked_with": f"PGD linf {SCENES_EPS:.4f}, {EVALUATION_STEPS} steps up the training loss, last iterate",
+        "libraries": {name: version(name) for name in ("torch", "numpy", "scikit-learn", "pillow")},
+    }

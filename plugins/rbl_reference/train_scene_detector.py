@@ -4,31 +4,23 @@ Adversarial training as in Zhang & Wang 2019 (https://arxiv.org/abs/1907.10310) 
 attacked one.
 """
 
-import json
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from rbl_reference import SCENES_EPS
 from rbl_reference.scene_fcos import SceneFCOS
-from rbl_reference.scene_training import Recipe, Trained, pgd, train
+from rbl_reference.scene_training import Recipe, Subject, write_weights
 from rbl_reference.scenes import DigitScenes
-from rbl_reference.train_digits import reproducible
 from robustbench_lab.tasks.average_precision import StoredScenes, average_precision
 from robustbench_lab.tasks.detection_measures import Matches, scene_of
 
 SCENES = 8000
-EVALUATION_STEPS = 20
 EVALUATED = 100
 """Test scenes behind the figures that go with the weights."""
-CHECKED_STEPS = 5
-"""Training steps whose losses the weights' metadata holds, so that a test can tell soon whether the recipe changed."""
 
 Targets = dict[str, Tensor]
 
@@ -64,36 +56,15 @@ def quality(model: nn.Module, images: Tensor, targets: Targets) -> dict[str, flo
     return {"map": round(ap.value, 4), "map50": round(ap.value_at_50, 4), "found": round(found.item(), 4)}
 
 
-def describe(recipe: Recipe, trained: Trained) -> dict[str, object]:
-    """What a reader of the weights wants to know: how they were made, and how good they are."""
-    test = DigitScenes(scenes=EVALUATED).load(range(EVALUATED))
-    with reproducible(seed=0):
-        attacked = pgd(
-            trained.model, test.inputs, test.targets, losses_of, SCENES_EPS, EVALUATION_STEPS, SCENES_EPS / 4
-        )
-    return {
-        **asdict(recipe),
-        "scenes": SCENES,
-        "first_losses": [round(loss, 4) for loss in trained.losses[:CHECKED_STEPS]],
-        "clean": quality(trained.model, test.inputs, test.targets),
-        "attacked": quality(trained.model, attacked, test.targets),
-        "attacked_with": f"PGD linf {SCENES_EPS:.4f}, {EVALUATION_STEPS} steps up the training loss, last iterate",
-        "libraries": {name: version(name) for name in ("torch", "numpy", "scikit-learn", "pillow")},
-    }
-
-
 def main(
     out: Annotated[Path, typer.Option(file_okay=False, writable=True, help="Folder for the two files.")] = Path(),
 ) -> None:
     """Train both bundled detectors and write them as safetensors."""
     out.mkdir(parents=True, exist_ok=True)
-    data = training_scenes()
+    subject = Subject(SceneFCOS, losses_of, quality)
+    data, test = training_scenes(), DigitScenes(scenes=EVALUATED).load(range(EVALUATED))
     for name, recipe in RECIPES.items():
-        trained = train(SceneFCOS, losses_of, recipe, data)
-        # One entry, because safetensors writes several in random order and the file's bytes would differ every time.
-        metadata = json.dumps(describe(recipe, trained))
-        (out / f"{name}.safetensors").write_bytes(save(trained.model.state_dict(), metadata={"recipe": metadata}))
-        typer.echo(f"{name}: {metadata}")
+        typer.echo(f"{name}: {write_weights(recipe, subject, data, test, out / f'{name}.safetensors')}")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from rbl_reference import SCENES_EPS, rbl_datasets, rbl_models
 from rbl_reference.fcos_loss import assigned, fcos_loss, focal_loss, generalised_iou
 from rbl_reference.scene_fcos import STRIDE, SceneFCOS, cell_centres, scene_fcos, scene_fcos_at
-from rbl_reference.scene_training import fold_batch_norm, insert_batch_norm, train
+from rbl_reference.scene_training import CHECKED_STEPS, fold_batch_norm, insert_batch_norm, train
 from rbl_reference.scenes import SIZE, DigitScenes
 from rbl_reference.train_scene_detector import (
-    CHECKED_STEPS,
     EVALUATED,
     RECIPES,
     Targets,

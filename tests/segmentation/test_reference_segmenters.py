@@ -15,11 +15,10 @@ from safetensors import safe_open
 
 from rbl_reference import SCENES_EPS, rbl_datasets, rbl_models
 from rbl_reference.scene_masks import CLASSES, SceneMasks
-from rbl_reference.scene_training import fold_batch_norm, insert_batch_norm, pgd, train
+from rbl_reference.scene_training import CHECKED_STEPS, fold_batch_norm, insert_batch_norm, pgd, train
 from rbl_reference.scene_unet import SceneUNet, scene_unet, scene_unet_at
 from rbl_reference.scenes import SIZE, DigitScenes, paint, read_material
 from rbl_reference.train_scene_unet import (
-    CHECKED_STEPS,
     EVALUATED,
     RECIPES,
     SCENES,
