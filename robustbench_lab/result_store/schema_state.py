@@ -18,14 +18,15 @@ def stored_revision(connection: Connection, name: str) -> str | None:
 
     Raises StoreError for a database of something else.
     """
-    tables = inspect(connection)
-    if tables.has_table(VERSION_TABLE):
+    # One look: between two, another process may have created all of them.
+    tables = set(inspect(connection).get_table_names())
+    if VERSION_TABLE in tables:
         revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)
         if isinstance(revision, str) and revision.isdigit() and len(revision) == len(REVISION):
             return revision
         if revision is not None:
             raise StoreError(f"{name} is the database of another program: name another one")
-    other = set(tables.get_table_names()) - {VERSION_TABLE}
+    other = tables - {VERSION_TABLE}
     if other:
         raise StoreError(f"{name} is the database of another program (it has a table '{min(other)}'): name another one")
     return None
