@@ -172,10 +172,8 @@ def step_cost(model: nn.Module, samples: Samples, rounds: int, batch_size: int =
         return lambda: walk(problem, start)
 
     def walk(problem: AttackProblem, x: Tensor) -> None:
-        gradient = None
         for _ in range(STEPS):
-            _, gradient = problem.loss_and_gradient(x, out=gradient)
-            x = problem.project(x.add_(problem.steepest(gradient, x), alpha=BUDGETS[0] / 4))
+            x = problem.ascend(x, BUDGETS[0] / 4)
 
     return {"windows": len(samples.inputs), **paired(bare, ready, rounds)}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_lab.records import Cell
+from robustbench_lab.sample_trees import join_results
 
 MOST = 512
 MOST_ON_GPU = 1024
@@ -80,6 +82,28 @@ class BatchSize:
     """Samples in one query at most; shared by an attack problem and its parts."""
 
     size: int
+
+    def parts(self, samples: int) -> Iterator[slice]:
+        """So many samples in batches, of the size that holds when each begins."""
+        start = 0
+        while start < samples:
+            stop = min(start + self.size, samples)
+            yield slice(start, stop)
+            start = stop
+
+    def within(self, part: slice, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """`work` on one part; when memory runs out, on halves of it, and on batches of that size from then on."""
+        try:
+            return work(part)
+        except (RuntimeError, MemoryError) as error:
+            size = part.stop - part.start
+            if size == 1 or not out_of_memory(error):
+                raise
+            self.size = max(1, size // 2)
+        middle = part.start + size // 2
+        return join_results(
+            [self.within(piece, work) for piece in (slice(part.start, middle), slice(middle, part.stop))]
+        )
 
 
 @dataclass

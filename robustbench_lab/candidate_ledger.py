@@ -51,11 +51,14 @@ class CandidateLedger:
         self.needs_success = needs_success
         self._stops = stops
         self._all_moved = False
+        self._unbroken: int | None = None
 
     @property
     def unbroken(self) -> int:
         """How many of the attacked samples are not broken yet."""
-        return int((self._attacked & ~self.broken).sum())
+        if self._unbroken is None:
+            self._unbroken = int((self._attacked & ~self.broken).sum())
+        return self._unbroken
 
     def state(self) -> dict[str, Tensor]:
         """All that was found, for `restore`."""
@@ -71,6 +74,7 @@ class CandidateLedger:
         """Go on from what `state` returned for the same samples."""
         self.best, self.broken, self.done = state["best"], state["broken"], state["done"]
         self.unmoved, self._score = state["unmoved"], state["score"]
+        self._unbroken = None
 
     def nearest(self, rows: Rows) -> Tensor:
         """Minimum norm: the smallest distance found, `[A]`; infinite where none succeeded yet."""
@@ -87,22 +91,28 @@ class CandidateLedger:
     def offer(self, rows: Rows, x: Tensor, success: Tensor, score: Tensor, permitted: Tensor | None) -> None:
         """Keep the candidates that are better than what is known.
 
-        x: `[B, ...]`. success: the share of forward passes that succeeded, `[B]`; above one half counts.
+        x: `[B, ...]`. success: bool `[B]`, or the share of forward passes that succeeded; above one half counts.
         score: `[B]`, larger is better. permitted: bool `[B]`, the rows that are candidates at all.
         """
-        succeeded = success > 0.5
+        succeeded = success if success.dtype == torch.bool else success > 0.5
         # Of equal damage the later one counts: its loss is higher.
-        known = self._score[rows]
+        known = rows_of(self._score, rows)
         better = succeeded & (score > known) if self.needs_success else score >= known
         if permitted is not None:
             better &= permitted
         index = better.nonzero().squeeze(1)
         if not len(index):
             return
+        self._unbroken = None
         index = _one_of_each(index, rows, score)
         chosen = None if len(index) == len(better) else index
-        for kept, offered in ((self._score, score), (self.best, x.detach()), (self.broken, succeeded)):
-            _put(kept, rows, chosen, offered)
+        _put(self.best, rows, chosen, x.detach())
+        if isinstance(rows, slice):  # of a number for each sample all rows are looked at sooner than some are picked
+            for kept, offered in ((known, score), (rows_of(self.broken, rows), succeeded)):
+                torch.where(better, offered, kept, out=kept)
+        else:
+            _put(self._score, rows, chosen, score)
+            _put(self.broken, rows, chosen, succeeded)
         if self._stops:
             sure = index[success[index] >= SURE]
             self.done.index_fill_(0, _places(rows, sure), True)
@@ -118,6 +128,13 @@ class CandidateLedger:
     def keep_together(self, rows: Tensor, x: Tensor) -> None:
         """Keep the inputs handed in, `[B, ...]`, whatever each does by itself: they are one."""
         self.best[rows] = x
+
+
+def rows_of(x: Tensor, rows: Rows) -> Tensor:
+    """`x[rows]`, without a call where that is all of it."""
+    if isinstance(rows, slice) and rows.stop - rows.start == len(x):
+        return x
+    return x[rows]
 
 
 def _places(rows: Rows, index: Tensor) -> Tensor:
@@ -144,7 +161,7 @@ def _put(kept: Tensor, rows: Rows, chosen: Tensor | None, offered: Tensor) -> No
     if chosen is not None:  # index_select and index_copy_ move whole rows; a mask takes several times as long on a CPU
         offered = offered.index_select(0, chosen)
     if isinstance(rows, slice):
-        kept, places = kept[rows], chosen
+        kept, places = rows_of(kept, rows), chosen
     else:
         places = rows if chosen is None else rows.index_select(0, chosen)
     if places is None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_lab.contracts import Objective
 from robustbench_lab.expectation import Mean, detached, mean_prediction
 from robustbench_lab.pass_counter import PassCounter
+from robustbench_lab.sample_trees import take
 
 Loss = str | Callable[..., Tensor] | None
 """One of the objective's losses by its name, None for the usual one, or a function `loss(prediction, goal, *given)`
@@ -23,11 +24,37 @@ to a tensor `[B]`, which the attack maximises."""
 
 
 @dataclass(frozen=True)
+class Assessment:
+    """All that an objective tells of predictions."""
+
+    loss: Tensor
+    """`[B]`."""
+    slope: Tensor
+    """Its gradient to the prediction, of the same shape."""
+    success: Tensor
+    """Bool `[B]`."""
+    damage: Tensor
+    """`[B]`."""
+
+
+@runtime_checkable
+class AssessesAtOnce(Protocol):
+    """An objective that tells all of it in less time together than one after the other."""
+
+    def assess(self, name: str | None, prediction: Any, goal: Any) -> Assessment | None:
+        """What `loss`, its derivative, `succeeded` and `damage` say; None where they are to be asked one by one.
+
+        prediction: detached.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class Judgement:
     """How near inputs come to the goal."""
 
     success: Tensor
-    """Share of the passes that reach it, `[B]`."""
+    """Share of the passes that reach it, `[B]`; of a single pass bool."""
     damage: Tensor
     """What decides between inputs where success does not, `[B]`; otherwise success."""
 
@@ -41,6 +68,20 @@ class Slope:
     gradient: Tensor
     """`[B, ...]`."""
     prediction: Any
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one query tells an attack of the A open samples."""
+
+    loss: Tensor
+    """`[A]`."""
+    gradient: Tensor
+    """`[A, ...]`."""
+    succeeded: Tensor
+    """Bool `[A]`: whether the input reaches the goal (most often, on a randomized model)."""
+    prediction: Any
+    """The model's logits `[A, K]`, the mean where `eot` is above 1; None where predictions are no tensors."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +116,25 @@ class ModelQueries:
         predictions = []
         for _ in range(self.eot):
             with torch.enable_grad():
-                prediction = self.model(leaf)
-                losses = self.loss_of(loss, prediction, goal, given)
-                (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+                tracked = self.model.through(leaf)
+            prediction = detached(tracked)
+            predictions.append(prediction)
+            known = self._assessed(loss, prediction, goal) if judged else None
+            if known is None:
+                with torch.enable_grad():
+                    losses = self.loss_of(loss, tracked, goal, given)
+                    (gradient,) = torch.autograd.grad(losses, leaf, torch.ones_like(losses))
+                with torch.no_grad():
+                    success_damage = self._judged(prediction, goal) if judged else (torch.zeros_like(losses),) * 2
+                    told = losses.detach(), *success_damage
+            else:
+                (gradient,) = torch.autograd.grad(tracked, leaf, known.slope)
+                told = known.loss, *self._told(known.success, known.damage)
+            self.model.backward_passes += len(leaf)
             if 0 in gradient.stride():
                 gradient = gradient.contiguous()  # of a mean or a sum: one number for many elements, not to be written
-            prediction = detached(prediction)
-            predictions.append(prediction)
-            with torch.no_grad():
-                nothing = torch.zeros_like(losses)
-                success_damage = self._judged(prediction, goal) if judged else (nothing, nothing)
-                mean.add(losses.detach(), gradient, *success_damage)
-        losses, gradient, success, damage = mean.values()
+            mean.add(gradient, *told)
+        gradient, losses, success, damage = mean.values()
         return Slope(losses, gradient, mean_prediction(predictions)), Judgement(success, damage)
 
     def jacobian(self, x: Tensor, goal: Any, classes: Tensor) -> tuple[Tensor, Tensor, Judgement]:
@@ -106,6 +154,17 @@ class ModelQueries:
         logits, jacobian, success, damage = mean.values()
         return logits, jacobian, Judgement(success, damage)
 
+    def confirmed(self, exact: nn.Module, x: Tensor, goal: Any, success: Tensor) -> Tensor:
+        """The successes `[B]` that another model confirms, the same in float32, by one more forward pass for each."""
+        claimed = (success > 0.5).nonzero().squeeze(1)
+        confirmed = torch.zeros_like(success)
+        if len(claimed):
+            self.model.forward_passes += len(claimed)
+            with torch.inference_mode():
+                prediction = exact(x[claimed])
+                confirmed[claimed] = self.objective.succeeded(prediction, take(goal, claimed)).to(confirmed.dtype)
+        return confirmed
+
     def loss_of(self, loss: Loss, prediction: Any, goal: Any, given: Sequence[Tensor]) -> Tensor:
         """`[B]`. given: what a loss of the attack's own needs besides, each `[B, ...]`."""
         if callable(loss):
@@ -113,6 +172,16 @@ class ModelQueries:
         return self.objective.loss(loss, prediction, goal)
 
     def _judged(self, prediction: Any, goal: Any) -> tuple[Tensor, Tensor]:
-        """Success of one pass, as 0 or 1, and the damage; `[B]` each."""
-        success = self.objective.succeeded(prediction, goal).float()
-        return success, success if self.needs_success else self.objective.damage(prediction, goal).float()
+        """Success of one pass, and the damage; `[B]` each."""
+        success = self.objective.succeeded(prediction, goal)
+        return self._told(success, success if self.needs_success else self.objective.damage(prediction, goal))
+
+    def _assessed(self, loss: Loss, prediction: Any, goal: Any) -> Assessment | None:
+        if callable(loss) or not isinstance(self.objective, AssessesAtOnce):
+            return None
+        with torch.no_grad():
+            return self.objective.assess(loss, prediction, goal)
+
+    def _told(self, success: Tensor, damage: Tensor) -> tuple[Tensor, Tensor]:
+        """Of one pass whether it succeeds says as much as its share; several are added up."""
+        return (success if self.eot == 1 else success.float()), damage.float()

@@ -56,9 +56,17 @@ class OptimisationTrace:
             self._first = self._best = None
             self._recent.clear()
 
-    def observe(self, losses: Tensor, gradients: Tensor) -> None:
-        """One query for loss `[A]` and gradient `[A, ...]`."""
-        if self._begins:
+    @property
+    def begins(self) -> bool:
+        """Whether the next gradients are the first of a search."""
+        return self._begins
+
+    def observe(self, losses: Tensor, gradients: Tensor | None) -> None:
+        """One query for loss `[A]` and gradient `[A, ...]`, which may be left out where no search begins.
+
+        Of the gradient the largest size of each sample counts, `[A, 1]` says as much.
+        """
+        if self._begins and gradients is not None:
             size = gradients.flatten(1).abs().amax(1)
             self._starts.zero = max(self._starts.zero, int((size == 0).sum()))
             self._starts.bad = max(self._starts.bad, int((~size.isfinite()).sum()))

@@ -35,8 +35,7 @@ def shares(counted: Tensor, units: Tensor | None = None) -> Tensor:
 
 def weighted_sum(values: Tensor, shares: Tensor) -> Tensor:
     """`[N, H, C]` to `[N]`; infinite where a value is no finite number, so that it counts as an error without limit."""
-    total = (values * shares).sum((1, 2))
-    return torch.where(total.isfinite(), total, torch.inf)
+    return (values * shares).sum((1, 2)).nan_to_num_(torch.inf, torch.inf, torch.inf)
 
 
 def observed(targets: Targets) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_lab.errors import SkipCell, UsageError, did_you_mean
+from robustbench_lab.model_queries import Assessment
 from robustbench_lab.tasks.forecast_errors import Targets, observed, shares, weighted_sum
 from robustbench_lab.tasks.forecast_output import LEVELS, Forecast, Paths, centre, point, width
 
@@ -109,6 +110,22 @@ class Error(ForecastObjective):
     def damage(self, prediction: Forecast, goal: Goal) -> Tensor:
         """MASE against the label, `[B]`."""
         return _error(point(prediction), goal, "label")
+
+    def assess(self, name: str | None, prediction: Forecast, goal: Goal) -> Assessment | None:
+        """All of it for point forecasts: the difference from the label is what the loss and the error both come from.
+
+        None for other losses and forecasts, and for classes that derive from this one and may mean something else.
+        """
+        plain = type(self) is Error and self.gradient == "path" and name in (None, "mae")
+        if not plain or not isinstance(prediction, Tensor) or prediction.shape != goal["label"].shape:
+            return None
+        _arrange(goal, prediction)
+        difference = prediction - goal["label"]
+        slope = goal["by_unit"].copysign(difference)
+        loss = _sum(difference, slope)
+        damage = weighted_sum(difference.abs_(), goal["by_scale"])
+        error = damage if self.labels == "oracle" else _error(prediction, goal)
+        return Assessment(loss, slope, error > self.times * goal["clean_error"], damage)
 
 
 @dataclass(frozen=True)
@@ -215,6 +232,20 @@ class Narrow(Widen):
     def succeeded(self, prediction: Forecast, goal: Goal) -> Tensor:
         """Whether the intervals are more than `times` as narrow as the clean ones, bool `[B]`."""
         return self._width(prediction, goal) * self.times < goal["clean_width"]
+
+
+def _arrange(goal: Goal, forecast: Tensor) -> None:
+    """Bring what forecasts are compared with into their order in memory, once: mixed orders take twice as long."""
+    order = _order(forecast)
+    if order == _order(goal["label"]) or forecast.numel() != 1 + sum((n - 1) * step for n, step in order):
+        return
+    for name in ("label", "future", "by_unit", "by_scale"):
+        goal[name] = torch.empty_like(forecast, dtype=goal[name].dtype).copy_(goal[name])
+
+
+def _order(x: Tensor) -> list[tuple[int, int]]:
+    """Size and stride of each dimension in which it has more than one value."""
+    return [(size, stride) for size, stride in zip(x.shape, x.stride(), strict=True) if size > 1]
 
 
 def _error(forecast: Tensor, goal: Goal, label: str = "future") -> Tensor:

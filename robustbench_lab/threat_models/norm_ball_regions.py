@@ -38,6 +38,10 @@ class NormBallRegion:
         """The region around some of the samples: int64 indices `[M]`."""
         return replace(self, clean=self.clean.index_select(0, index))
 
+    def cut(self, start: int, stop: int) -> Self:
+        """The region around samples that follow each other, without a copy."""
+        return replace(self, clean=self.clean[start:stop])
+
     def distance(self, x: Tensor) -> Tensor:
         """The norm of `x - clean`, `[N]`."""
         norm: Tensor = torch.linalg.vector_norm((x - self.clean).flatten(1), ord=self.order, dim=1)

@@ -21,8 +21,9 @@ from rbl_attacks.ensembles.swift_gaps import Gaps
 from rbl_attacks.ensembles.swift_targets import rank_classes
 from rbl_reference.digits import Digits
 from rbl_reference.digits_cnn import digits_cnn_at
-from robustbench_lab.attack_problem import AttackProblem, Probe
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
+from robustbench_lab.model_queries import Probe
 from robustbench_lab.objectives import Targeted, Untargeted
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.problem_setting import ProblemSetting

@@ -138,3 +138,44 @@ def test_noise_costs_much_less_than_pgd() -> None:
         columns = attacked(forecast_setting(Series(EPS), Error(), samples=40), name).outcomes.columns
         rise[name] = (columns["robust_mase"] - columns["clean_mase"]).mean()
     assert 0 < rise["noise"] < rise["pgd"] / 2
+
+
+@pytest.mark.parametrize("objective", [Error(), Error(labels="self"), Error(series=[1], times=1.01)], ids=repr)
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)], ids=["by step", "by series"])
+def test_all_that_is_told_at_once_is_what_is_told_one_by_one(objective: Error, order: tuple[int, ...]) -> None:
+    setting = forecast_setting(Series(EPS), objective)
+    setting.targets["future"][0, 1, 0] = torch.nan
+    clean = setting.model(setting.clean)
+    goal = objective.prepare(clean, setting.targets)
+    forecast = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    forecast = forecast.permute(order).contiguous().permute(order)  # in this order in memory
+    forecast[1], forecast[2] = torch.nan, clean[2]
+    leaf = forecast.clone().requires_grad_()
+    loss = objective.loss(None, leaf, goal)
+    (slope,) = torch.autograd.grad(loss.sum(), leaf)
+    success, damage = objective.succeeded(forecast, goal), objective.damage(forecast, goal)
+    assert success.any()
+    told = objective.assess(None, forecast, dict(goal))
+    assert told is not None
+    assert told.slope.stride() == forecast.stride()
+    torch.testing.assert_close(told.loss, loss.detach(), equal_nan=True)
+    for found, expected in ((told.slope, slope), (told.damage, damage), (told.success, success)):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_what_is_told_at_once_is_left_to_the_objective_itself_where_it_may_mean_something_else() -> None:
+    class DoubledError(Error):
+        def loss(self, name: str | None, prediction: Any, goal: Any) -> torch.Tensor:
+            return 2 * super().loss(name, prediction, goal)
+
+    setting = forecast_setting(Series(EPS), DoubledError())
+    forecast = setting.model(setting.clean)
+    assert DoubledError().assess(None, forecast, setting.goal) is None
+    assert Error().assess("mse", forecast, setting.goal) is None
+    assert Error(gradient="score").assess(None, forecast, setting.goal) is None
+    plain, doubled = (
+        AttackProblem(forecast_setting(Series(EPS), one)).loss_and_gradient(setting.clean + 1)
+        for one in (Error(), DoubledError())
+    )
+    for one, twice in zip(plain, doubled, strict=True):
+        torch.testing.assert_close(2 * one, twice)

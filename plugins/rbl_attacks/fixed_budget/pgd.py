@@ -38,14 +38,18 @@ def pgd(
         x = problem.random_start(restart) if random_start else problem.clean.clone()
         gradient, velocity = None, x.new_zeros(len(x), *[1] * (x.ndim - 1))
         for step in range(steps):
+            now = size * _share(schedule, step / steps)
+            if not momentum:
+                (x,) = problem.drop_done(problem.ascend(x, now, loss))
+                if problem.finished:
+                    return
+                continue
             _, gradient = problem.loss_and_gradient(x, loss, out=gradient)
             x, gradient, velocity = problem.drop_done(x, gradient, velocity)
             if problem.finished:
                 return
-            if momentum:
-                velocity = momentum * velocity + _mean_one(gradient)
-                gradient = velocity.clone()
-            x = problem.project(x.add_(problem.steepest(gradient, x), alpha=size * _share(schedule, step / steps)))
+            velocity = momentum * velocity + _mean_one(gradient)
+            x = problem.project(x.add_(problem.steepest(velocity.clone(), x), alpha=now))
         problem.submit(x)
         problem.drop_done()
         if problem.finished:

@@ -28,10 +28,9 @@ def segpgd(
         raise SkipCell("segpgd is untargeted: use the untargeted objective, or pgd for a targeted one")
     size = 2.5 * problem.eps / steps if step_size is None else step_size
     for restart in range(restarts):
-        x, gradient = problem.random_start(restart), None
+        x = problem.random_start(restart)
         problem.new_search(ascends=False)  # the loss is another one at every step
         for step in range(steps):
             loss = partial(weighted_cross_entropy, wrong_weight=step / (2 * steps))
-            _, gradient = problem.loss_and_gradient(x, loss, out=gradient)
-            x = problem.project(x.add_(problem.steepest(gradient, x), alpha=size))
+            x = problem.ascend(x, size, loss)
         problem.submit(x)

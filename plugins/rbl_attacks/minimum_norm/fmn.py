@@ -11,8 +11,9 @@ from rbl_attacks.minimum_norm.farthest import farthest
 from rbl_attacks.minimum_norm.projections import PROJECTIONS
 from rbl_attacks.minimum_norm.unit_gradient import unit_gradient
 from rbl_attacks.minimum_norm.unit_scale import unit
-from robustbench_lab.attack_problem import AttackProblem, Probe
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
+from robustbench_lab.model_queries import Probe
 
 _DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 _FINAL_STEP = 0.01
