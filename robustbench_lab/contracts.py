@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -259,6 +259,18 @@ class Dataset(Protocol):
         ...
 
     def load(self, indices: Sequence[int]) -> Samples: ...
+
+
+@runtime_checkable
+class FollowsData(Protocol):
+    """A model whose outputs depend on what the data ask for, such as a forecaster that knows any horizon."""
+
+    def follow(self, samples: Samples) -> None:
+        """Called with one sample of each dataset before the model is used on it.
+
+        What is taken from it must follow from the dataset alone, which is part of a cell's id.
+        """
+        ...
 
 
 class Region(Protocol):

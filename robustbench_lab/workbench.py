@@ -14,7 +14,7 @@ from robustbench_lab.adversaries import ADAPTIVE, source_of
 from robustbench_lab.attack_audit import RANDOMIZED_PASSES
 from robustbench_lab.batch_size import first_batch_size, measured_batch_size
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.contracts import Access, Dataset, Objective, Samples, Task, ThreatModel
+from robustbench_lab.contracts import Access, Dataset, FollowsData, Objective, Samples, Task, ThreatModel
 from robustbench_lab.dataset_form import wrong_samples
 from robustbench_lab.errors import PluginError
 from robustbench_lab.expectation import passes_per_query
@@ -86,15 +86,17 @@ class Workbench:
         """Everything a cell is made of."""
         defense = self.catalog.find("defenses", cell.defense.name, cell.task).spec
         attack = self.catalog.find("attacks", cell.attack.name, cell.task).spec
-        bare = self._model(cell.model, cell.task)
+        dataset = self._dataset(cell.dataset, cell.task)
+        bare = following(self._model(cell.model, cell.task), dataset)
+        source = self._source(cell)
         # A copy, so that a defense which changes the model it is given changes it for its own cell only.
         given = bare if cell.defense.name == UNDEFENDED else copy.deepcopy(bare)
         return LoadedCell(
             task=self.catalog.load_factory("tasks", cell.task)(),
-            dataset=self._dataset(cell.dataset, cell.task),
+            dataset=dataset,
             bare_model=bare,
             defended_model=ready(self._build("defenses", cell.defense, cell.task, given), self.device, "defense"),
-            source_model=self._source(cell),
+            source_model=None if source is None else following(source, dataset),
             randomized=defense.randomized,
             attack=lambda problem: self.catalog.build("attacks", cell.attack, problem, task=cell.task),
             access=attack.access,
@@ -202,6 +204,13 @@ class Workbench:
         """With random numbers of its own: what is kept for other cells must not change the numbers that they draw."""
         with seeded(component.identity):
             return self.catalog.build(kind, component, *args, task=task)
+
+
+def following(model: nn.Module, dataset: Dataset) -> nn.Module:
+    """The model, told what data it is used on, where it wants to know."""
+    if isinstance(model, FollowsData):
+        model.follow(dataset.load([0]))
+    return model
 
 
 def ready(model: Any, device: torch.device, kind: str = "model") -> nn.Module:

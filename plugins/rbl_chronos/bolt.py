@@ -13,7 +13,7 @@ class Bolt(Univariate):
 
     def __init__(self, net: Any, channels: SeriesChannels, horizon: int | None) -> None:
         config = net.chronos_config
-        super().__init__(channels, horizon or config.prediction_length, tuple(config.quantiles))
+        super().__init__(channels, horizon, tuple(config.quantiles), usual=config.prediction_length)
         self.net = net
 
     def one_series(self, history: Tensor) -> Tensor:

@@ -3,24 +3,24 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustbench_lab.plugin_tools.series_channels import SeriesChannels, chosen_horizon
+from robustbench_lab.plugin_tools.series_channels import AnyHorizon, SeriesChannels
 from robustbench_lab.tasks.forecast_output import Quantiles
 
 
-class Chronos2(nn.Module):
+class Chronos2(AnyHorizon):
     """As the library's pipeline, but with gradient. The network scales each channel by itself."""
 
     def __init__(self, net: Any, channels: SeriesChannels, horizon: int | None, *, joint: bool) -> None:
         """joint: whether it looks at all channels of a window together, or at each alone."""
-        super().__init__()
         config = net.chronos_config
+        most = config.max_output_patches * config.output_patch_size
+        super().__init__(channels.source, horizon, usual=most, most=most)
         self.net = net
         self.channels = channels
         self.joint = joint
         self.patch = config.output_patch_size
-        self.horizon = chosen_horizon(horizon, config.max_output_patches * self.patch, channels.source)
 
     def forward(self, inputs: Tensor) -> Quantiles:
         """Windows `[N, L, channels]`, with known covariates `[N, L + H, channels]`, to `Quantiles` `[N, H, C, Q]`."""

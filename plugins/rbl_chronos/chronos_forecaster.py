@@ -43,7 +43,8 @@ def chronos_forecaster(
 ) -> nn.Module:
     """The forecaster of a folder or hub repository `name`, such as `amazon/chronos-bolt-small`.
 
-    horizon: steps of the forecast; None: as many as it was trained for. revision: of the repository, best a commit.
+    horizon: steps of the forecast; None: the data's (of the first Chronos: as trained). revision: of the repository,
+    best a commit.
     series, known: see `SeriesChannels`. joint: whether Chronos-2 looks at all channels of a window together. paths: how
     many the first generation draws; None: as its configuration says. Raises UsageError.
     """

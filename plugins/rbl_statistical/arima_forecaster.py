@@ -23,7 +23,7 @@ def arima(
     order: Order | Literal["auto"] = [1, 0, 1],  # noqa: B006 (never changed)
     seasonal_order: Order = [0, 1, 0],  # noqa: B006
     season: Count = 24,
-    horizon: Count = 24,
+    horizon: Count | None = None,
     series: Count | None = None,
     known: Known = (),
 ) -> nn.Module:
@@ -42,7 +42,7 @@ class Arima(Fitted):
     def __init__(
         self,
         channels: SeriesChannels,
-        horizon: int,
+        horizon: int | None,
         season: int,
         order: list[int] | Literal["auto"],
         seasonal_order: list[int],

@@ -23,7 +23,7 @@ TRENDS: dict[str, dict[str, Any]] = {
 def ets(
     *,
     season: Count = 24,
-    horizon: Count = 24,
+    horizon: Count | None = None,
     trend: Trend = "auto",
     series: Count | None = None,
     known: Known = (),
@@ -35,7 +35,7 @@ def ets(
 class Ets(Fitted):
     """The first level, trend and season are statsmodels' heuristic ones; only the smoothing is estimated."""
 
-    def __init__(self, channels: SeriesChannels, horizon: int, season: int, trend: Trend) -> None:
+    def __init__(self, channels: SeriesChannels, horizon: int | None, season: int, trend: Trend) -> None:
         super().__init__(channels, horizon, season)
         self.trends = list(TRENDS) if trend == "auto" else [trend]
 

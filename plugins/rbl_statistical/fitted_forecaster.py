@@ -22,11 +22,11 @@ Distribution = tuple[NDArray[np.float64], NDArray[np.float64]]
 class Fitted(Univariate):
     """One fit for every history of every series, so that a perturbed history gives another model too."""
 
-    def __init__(self, channels: SeriesChannels, horizon: int, season: int) -> None:
+    def __init__(self, channels: SeriesChannels, horizon: int | None, season: int) -> None:
         """season: steps; 1: none."""
         super().__init__(channels, horizon, LEVELS)
         self.season = season
-        self._made: dict[bytes, NDArray[np.float64]] = {}
+        self._made: dict[tuple[int, bytes], NDArray[np.float64]] = {}
 
     @abstractmethod
     def fit(self, history: NDArray[np.float64]) -> Distribution:
@@ -38,7 +38,7 @@ class Fitted(Univariate):
         return as_black_box(torch.from_numpy(np.stack([self._quantiles(row) for row in rows])), history)
 
     def _quantiles(self, history: NDArray[np.float64]) -> NDArray[np.float64]:
-        key = history.tobytes()
+        key = self.horizon, history.tobytes()
         if key not in self._made:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ModelWarning)  # a fit that has not quite converged is a fit

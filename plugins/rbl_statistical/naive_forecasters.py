@@ -6,19 +6,19 @@ from torch import Tensor, nn
 from robustbench_lab.plugin_tools.series_channels import Count, Known, SeriesChannels, Univariate, latest
 
 
-def naive(*, horizon: Count = 24, series: Count | None = None, known: Known = ()) -> nn.Module:
+def naive(*, horizon: Count | None = None, series: Count | None = None, known: Known = ()) -> nn.Module:
     """The last value, at all steps. series, known: see `SeriesChannels`."""
     return SeasonalNaive(SeriesChannels("naive", series, tuple(known)), horizon, 1).eval()
 
 
 def seasonal_naive(
-    *, season: Count = 24, horizon: Count = 24, series: Count | None = None, known: Known = ()
+    *, season: Count = 24, horizon: Count | None = None, series: Count | None = None, known: Known = ()
 ) -> nn.Module:
     """The last `season` steps, again and again. Raises UsageError where a history is shorter."""
     return SeasonalNaive(SeriesChannels("seasonal-naive", series, tuple(known)), horizon, season).eval()
 
 
-def drift(*, horizon: Count = 24, series: Count | None = None, known: Known = ()) -> nn.Module:
+def drift(*, horizon: Count | None = None, series: Count | None = None, known: Known = ()) -> nn.Module:
     """The line through the first and the last value."""
     return Drift(SeriesChannels("drift", series, tuple(known)), horizon).eval()
 
@@ -26,7 +26,7 @@ def drift(*, horizon: Count = 24, series: Count | None = None, known: Known = ()
 class SeasonalNaive(Univariate):
     """What came one season before."""
 
-    def __init__(self, channels: SeriesChannels, horizon: int, season: int) -> None:
+    def __init__(self, channels: SeriesChannels, horizon: int | None, season: int) -> None:
         super().__init__(channels, horizon)
         self.season = season
 

@@ -13,7 +13,9 @@ from robustbench_lab.plugin_tools.series_channels import Count, Known, SeriesCha
 ALPHA = 0.2
 
 
-def theta(*, season: Count = 24, horizon: Count = 24, series: Count | None = None, known: Known = ()) -> nn.Module:
+def theta(
+    *, season: Count = 24, horizon: Count | None = None, series: Count | None = None, known: Known = ()
+) -> nn.Module:
     """Theta lines 0 and 2 on the deseasonalised series, as in the M3 competition. season: steps; 1: none."""
     return Theta(SeriesChannels("theta", series, tuple(known)), horizon, season).eval()
 

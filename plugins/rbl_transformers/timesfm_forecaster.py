@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_lab.plugin_tools.series_channels import SeriesChannels, Univariate, chosen_horizon
+from robustbench_lab.plugin_tools.series_channels import SeriesChannels, Univariate
 
 
 class TimesFm(Univariate):
@@ -13,8 +13,8 @@ class TimesFm(Univariate):
 
     def __init__(self, net: Any, channels: SeriesChannels, horizon: int | None, frequency: int) -> None:
         """frequency: of versions 1 and 2: 0 up to days, 1 weeks and months, 2 above."""
-        chosen = chosen_horizon(horizon, net.config.horizon_length, channels.source)
-        super().__init__(channels, chosen, tuple(net.config.quantiles))
+        own = net.config.horizon_length
+        super().__init__(channels, horizon, tuple(net.config.quantiles), usual=own, most=own)
         self.net = net
         self.frequency = frequency
 

@@ -159,7 +159,7 @@ def _model_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
 
     from robustbench_lab.preflight import check_model
     from robustbench_lab.records import Severity
-    from robustbench_lab.workbench import ready
+    from robustbench_lab.workbench import following, ready
 
     name = _task(entry)
     made = catalog.resolve("models", Component(entry.spec.name), task=name)
@@ -170,7 +170,7 @@ def _model_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
     dataset = catalog.build("datasets", reference, task=name)
     samples = dataset.load(range(min(64, len(dataset.sample_ids))))
     task = catalog.load_factory("tasks", entry.spec.tasks[0])()
-    for finding in check_model(model, samples, dataset, task, 64, randomized=False):
+    for finding in check_model(following(model, dataset), samples, dataset, task, 64, randomized=False):
         if finding.severity is not Severity.INFO:
             yield finding.message
 

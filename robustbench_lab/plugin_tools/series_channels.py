@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from robustbench_lab.contracts import Samples
 from robustbench_lab.errors import UsageError
 from robustbench_lab.tasks.forecast_output import Forecast, Quantiles
 
@@ -65,14 +66,50 @@ def latest(history: Tensor, steps: int, source: str) -> Tensor:
     return history[:, -steps:]
 
 
-class Univariate(nn.Module, ABC):
+class AnyHorizon(nn.Module):
+    """A forecaster of as many steps as the data ask for, unless it is told how many."""
+
+    def __init__(self, source: str, horizon: int | None, *, usual: int | None = None, most: int | None = None) -> None:
+        """source: for messages. usual: steps where neither a user nor a dataset names any. most: that it can forecast.
+
+        Raises UsageError where `horizon` is more.
+        """
+        super().__init__()
+        self._source = source
+        self._most = most
+        self._usual = usual
+        self._asked = horizon if most is None or horizon is None else chosen_horizon(horizon, most, source)
+
+    def follow(self, samples: Samples) -> None:
+        """Take the horizon of these, or as much of it as there is; see `contracts.FollowsData`."""
+        if isinstance(samples.targets, dict) and "future" in samples.targets:
+            steps = samples.targets["future"].shape[1]
+            self._usual = steps if self._most is None else min(steps, self._most)
+
+    @property
+    def horizon(self) -> int:
+        """Steps of the forecast. Raises UsageError where nobody has said how many."""
+        steps = self._asked or self._usual
+        if steps is None:
+            raise UsageError(f"{self._source}: no dataset says how many steps to forecast: give it a horizon")
+        return steps
+
+
+class Univariate(AnyHorizon, ABC):
     """A forecaster that sees one series at a time: `one_series` maps histories `[B, L]` to `[B, H]` or `[B, H, Q]`."""
 
-    def __init__(self, channels: SeriesChannels, horizon: int, levels: tuple[float, ...] | None = None) -> None:
-        """levels: of the Q quantiles; None: points."""
-        super().__init__()
+    def __init__(
+        self,
+        channels: SeriesChannels,
+        horizon: int | None,
+        levels: tuple[float, ...] | None = None,
+        *,
+        usual: int | None = None,
+        most: int | None = None,
+    ) -> None:
+        """levels: of the Q quantiles; None: points. The others: see `AnyHorizon`."""
+        super().__init__(channels.source, horizon, usual=usual, most=most)
         self.channels = channels
-        self.horizon = horizon
         self.levels = levels
 
     @abstractmethod

@@ -1,5 +1,7 @@
 """The naive forecasters, and those that statsmodels fits to each history, against closed forms and statsmodels."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,8 +19,11 @@ from rbl_statistical.ets_forecaster import ets
 from rbl_statistical.naive_forecasters import drift, naive, seasonal_naive
 from rbl_statistical.theta_forecaster import theta
 from robustbench_lab.api import evaluate
+from robustbench_lab.contracts import Samples
 from robustbench_lab.errors import UsageError
-from robustbench_lab.plugin_tools.series_channels import SeriesChannels, Univariate
+from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.plugin_tools.series_channels import AnyHorizon, SeriesChannels, Univariate
 from robustbench_lab.records import Status
 from robustbench_lab.tasks.forecast_output import LEVELS, Quantiles
 
@@ -64,7 +69,60 @@ def test_their_gradient_is_the_true_one() -> None:
 
 def test_a_history_shorter_than_a_season_is_one_line() -> None:
     with pytest.raises(UsageError, match="takes histories of 24 steps, the data give 12: give the dataset history=24"):
-        seasonal_naive()(windows(12))
+        seasonal_naive(horizon=4)(windows(12))
+
+
+# ---------------------------------------------------------------- horizons
+
+
+@pytest.mark.parametrize("name", ["naive", "seasonal-naive(season=6)", "drift", "theta(season=6)"])
+def test_a_forecaster_takes_the_horizon_of_each_dataset(name: str, tmp_path: Path) -> None:
+    """One model, in one process, for datasets that ask for more and for less."""
+    times = pd.date_range("2024-01-01", periods=240, freq="h")
+    values = 20 + windows(240, 1, 1)[0, :, 0].numpy()
+    pd.DataFrame({"time": times, "load": values}).to_csv(tmp_path / "load.csv", index=False)
+    data = [f"csv(path='{tmp_path}/load.csv', time='time', history=24, horizon={steps}, season=6)" for steps in (9, 4)]
+    fields = {
+        "models": [name],
+        "datasets": data,
+        "attacks": ["noise"],
+        "samples": 2,
+        "database": str(tmp_path / "r.db"),
+    }
+    result = run_experiment(ExperimentSpec(**fields), open_catalog())
+    records = {one.cell.dataset.params["horizon"]: one for one in result.records}
+    assert {steps: (one.status, one.reason) for steps, one in records.items()} == {
+        9: (Status.OK, None),
+        4: (Status.OK, None),
+    }
+    assert {steps: set(one.outcomes.columns["steps"].tolist()) for steps, one in records.items()} == {9: {9}, 4: {4}}
+    assert len({one.cell.cell_id for one in records.values()}) == 2
+
+
+def test_a_horizon_that_was_asked_for_stays_and_one_that_nobody_knows_is_one_line() -> None:
+    samples = Samples(windows(12), {"future": torch.zeros(2, 5, 2)})
+    free, fixed = naive(), naive(horizon=3)
+    with pytest.raises(UsageError, match="naive: no dataset says how many steps to forecast: give it a horizon"):
+        free(windows(12))
+    for model, steps in ((free, 5), (fixed, 3)):
+        model.follow(samples)
+        assert model(windows(12)).shape == (2, steps, 2)
+
+
+@given(own=st.integers(1, 9), asked=st.integers(1, 9), data=st.integers(1, 9))
+def test_no_network_is_asked_for_more_steps_than_it_knows(own: int, asked: int, data: int) -> None:
+    samples = Samples(windows(12), {"future": torch.zeros(2, data, 2)})
+    free = AnyHorizon("it", None, usual=own, most=own)
+    assert free.horizon == own
+    free.follow(samples)
+    assert free.horizon == min(own, data)
+    if asked > own:
+        with pytest.raises(UsageError, match=f"it: horizon={asked}: it forecasts {own} steps"):
+            AnyHorizon("it", asked, usual=own, most=own)
+        return
+    told = AnyHorizon("it", asked, usual=own, most=own)
+    told.follow(samples)
+    assert told.horizon == asked
 
 
 # ---------------------------------------------------------------- channels
