@@ -101,10 +101,15 @@ def _judged(setting: ProblemSetting, judge: nn.Module, candidates: Tensor, passe
 
 
 def _columns(setting: ProblemSetting, judged: Mapping[str, Any], within: Tensor) -> Measured:
-    """The task's columns. Where a candidate is not allowed, or harms less than the clean input, that one counts."""
+    """The task's columns. Where a candidate is not allowed, or harms less than the clean input, that one counts.
+
+    An adversary whose change is shared cannot take it back for some samples.
+    """
     if not setting.clean_measure:
         return {}
-    harmful = within & (judged["measure"]["damage"] >= setting.clean_measure["damage"])
+    harmful = (
+        within & (judged["measure"]["damage"] >= setting.clean_measure["damage"]) if not setting.shared else within
+    )
     clean = {name: value.cpu().numpy() for name, value in setting.clean_measure.items()}
     rows = harmful.cpu().numpy()
     attacked = {}

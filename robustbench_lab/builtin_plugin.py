@@ -217,6 +217,14 @@ def rbl_threat_models() -> list[ThreatModelSpec]:
             version="2",
         ),
         ThreatModelSpec(
+            name="recorded-series",
+            factory="robustbench_lab.threat_models.recorded_series:RecordedSeries",
+            tasks=("forecasting",),
+            summary="values of the recorded series move by at most eps standard deviations, once for all windows",
+            shared=True,
+            version=VERSION,
+        ),
+        ThreatModelSpec(
             name="fault",
             factory="robustbench_lab.threat_models.fault:Fault",
             tasks=("forecasting",),

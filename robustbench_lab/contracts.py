@@ -160,6 +160,9 @@ class ThreatModelSpec(ComponentSpec):
 
     example: Mapping[str, Any] = field(default_factory=dict)
     """Parameters beside `eps` with which `rbl plugins check` tries attacks in it, where it needs any."""
+    shared: bool = False
+    """One change counts for all samples of a cell: cells are never cut, what it does to each sample counts also where
+    that is less than nothing, and of several attacks the one that does most to all of them is the worst case."""
 
 
 @dataclass(frozen=True, kw_only=True)

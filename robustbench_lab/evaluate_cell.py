@@ -266,6 +266,7 @@ def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_siz
         task=loaded.task,
         targets=samples.targets,
         attackable=samples.attackable,
+        shared=loaded.shared,
         right=intact,
         clean_measure=passes[0].get("measure", {}),
     )

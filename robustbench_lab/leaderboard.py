@@ -98,17 +98,18 @@ def build_leaderboard(
     tasks: Mapping[str, Task],
     metrics: Mapping[str, Sequence[NamedMetric]],
     attacks: Mapping[str, tuple[bool, Access]],
+    shared: Collection[str] = (),
 ) -> Leaderboard:
     """The leaderboard of the records that `definition` admits.
 
     tasks, metrics: by the task's name. attacks: name to `AttackTraits` (baseline or not, access); the cross-attack
-    diagnostics leave attacks out that are not named.
+    diagnostics leave attacks out that are not named. shared: names of the threat models of `ThreatModelSpec.shared`.
     Raises UsageError where a result's task or its metrics are not there, or no task has the metric to sort by.
     """
     admitted = tuple(one for one in records if definition.admits(one.cell))
     check_tasks({one.cell.task for one in admitted}, {name for name in tasks if metrics.get(name)})
     summaries = [
-        summarise(ones, RowRules(tasks[subject.task], metrics[subject.task], attacks))
+        summarise(ones, RowRules(tasks[subject.task], metrics[subject.task], attacks, shared))
         for subject, ones in group_rows(admitted)
     ]
     return rank_summaries(summaries, definition, metrics, admitted)

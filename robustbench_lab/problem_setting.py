@@ -44,6 +44,8 @@ class ProblemSetting:
     """The samples' own, for the task's measures and for what a threat model binds to objects."""
     attackable: Tensor | None = None
     """Bool `[N, ...]`, broadcasts to the inputs: where the adversary can change values at all. None: everywhere."""
+    shared: bool = False
+    """`ThreatModelSpec.shared`: what an admissible candidate does to its sample counts, be it less than nothing."""
     right: Tensor | None = None
     """Bool `[N]`: the samples that are right without attack. None: those in `open`."""
     clean_measure: Mapping[str, Tensor] = field(default_factory=dict)

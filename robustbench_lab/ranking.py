@@ -39,7 +39,9 @@ def rank(records: Sequence[CellRecord], definition: LeaderboardDefinition, catal
     """Stage 6: stored results to tables."""
     names = {record.cell.task for record in records}
     tasks = {name: catalog.load_factory("tasks", name)() for name in names}
-    built = build_leaderboard(records, definition, tasks, task_metrics(catalog, names), attack_traits(catalog))
+    built = build_leaderboard(
+        records, definition, tasks, task_metrics(catalog, names), attack_traits(catalog), shared_changes(catalog)
+    )
     return with_published(built, catalog)
 
 
@@ -99,6 +101,11 @@ def attack_traits(catalog: Catalog) -> Mapping[str, AttackTraits]:
     }
 
 
+def shared_changes(catalog: Catalog) -> frozenset[str]:
+    """Names of the threat models in which one change counts for all samples."""
+    return frozenset(entry.spec.name for entry in catalog.entries("threat_models") if entry.spec.shared)
+
+
 def task_metrics(catalog: Catalog, tasks: Collection[str]) -> Mapping[str, Sequence[NamedMetric]]:
     """The metrics of each task, by whichever plugin. What computes them is imported when it is called."""
     metrics: dict[str, list[NamedMetric]] = {task: [] for task in tasks}
@@ -152,6 +159,7 @@ class _Rules:
     def __init__(self, catalog: Catalog, metrics: Mapping[str, Sequence[NamedMetric]]) -> None:
         self.metrics = metrics
         self.traits = attack_traits(catalog)
+        self.shared = shared_changes(catalog)
         self.marks = {task: _rules_mark(catalog, task) for task in metrics}
 
     def kept(self, row: KeptRow) -> RowSummary | None:
@@ -210,7 +218,7 @@ class _Rows:
         check_tasks({one.cell.task for one in records}, {task for task, those in metrics.items() if those})
         for subject, ones in group_rows(records):
             task = self._catalog.load_factory("tasks", subject.task)()
-            summary = summarise(ones, RowRules(task, metrics[subject.task], self._rules.traits))
+            summary = summarise(ones, RowRules(task, metrics[subject.task], self._rules.traits, self._rules.shared))
             mark, text = self._rules.marks[subject.task], summary_to_json(summary)
             yield summary, KeptRow(subject.row_id, states.get(subject.row_id, ""), mark, text)
 
@@ -227,7 +235,7 @@ def _rules_mark(catalog: Catalog, task: str) -> str:
         for entry in catalog.entries(kind)
         if entry.spec.name == task or task in entry.spec.tasks
     ]
-    return content_hash([_code_mark(), __version__, task, plugins])
+    return content_hash([_code_mark(), __version__, task, plugins, sorted(shared_changes(catalog))])
 
 
 @functools.cache

@@ -6,7 +6,7 @@ It takes all outcomes to make one, so databases keep them (see `kept_rows.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -133,19 +133,31 @@ class RowRules:
     task: Task
     metrics: Sequence[NamedMetric]
     traits: Mapping[str, tuple[bool, Access]]
+    shared: Collection[str] = ()
+    """Names of the threat models in which one change counts for all samples."""
 
     def traits_of(self, record: CellRecord) -> AttackTraits | None:
         """None where the attack is not installed here."""
         return known_traits(self.traits, record.cell.attack.name)
 
     def worst_case(self, done: Sequence[CellRecord]) -> Outcomes:
-        """The worst outcome of each sample in some finished cells."""
+        """The worst outcome of each sample in some finished cells of one row; of shared changes the worst for all."""
         outcomes = [outcomes_of(one) for one in done]
-        return outcomes[0] if len(outcomes) == 1 else self.task.worst_case(outcomes)
+        if len(outcomes) == 1:
+            return outcomes[0]
+        if done[0].cell.threat_model.name in self.shared:
+            return max(outcomes, key=_total_harm)
+        return self.task.worst_case(outcomes)
 
     def is_baseline(self, record: CellRecord) -> bool:
         traits = self.traits_of(record)
         return traits is not None and traits.baseline
+
+
+def _total_harm(outcomes: Outcomes) -> tuple[float, int]:
+    """Damage, where the task measures any, then broken samples."""
+    damage = outcomes.columns.get("damage", np.zeros(1))
+    return float(damage.sum(dtype=np.float64)), int((~outcomes.robust).sum())
 
 
 def known_traits(traits: Mapping[str, tuple[bool, Access]], attack: str) -> AttackTraits | None:

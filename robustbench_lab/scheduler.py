@@ -140,7 +140,7 @@ class Schedule:
         """The units of a cell whose numbers depend on how it is cut: always the same. Empty for all other cells."""
         catalog = self.context.catalog
         attack = catalog.find("attacks", cell.attack.name, cell.task).spec
-        if attack.joint:
+        if attack.joint or catalog.find("threat_models", cell.threat_model.name, cell.task).spec.shared:
             return [WorkUnit(cell, 0, len(cell.samples.sample_ids))]
         randomized = catalog.find("defenses", cell.defense.name, cell.task).spec.randomized
         depends = attack.compares_samples or randomized or not attack.sample_deterministic

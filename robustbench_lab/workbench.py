@@ -47,6 +47,8 @@ class LoadedCell:
     minimum_norm: bool
     objective: Objective
     threat_model: ThreatModel
+    shared: bool
+    """Whether one change of the threat model counts for all samples."""
 
     @property
     def judging_passes(self) -> int:
@@ -104,6 +106,7 @@ class Workbench:
             minimum_norm=attack.minimum_norm,
             objective=self.catalog.build("objectives", cell.objective, task=cell.task),
             threat_model=self.catalog.build("threat_models", cell.threat_model, task=cell.task),
+            shared=self.catalog.find("threat_models", cell.threat_model.name, cell.task).spec.shared,
         )
 
     def samples(self, loaded: LoadedCell, indices: list[int]) -> Samples:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rbl_attacks.fixed_budget.pgd import pgd
 from rbl_attacks.universal.timestamp_universal import timestamp_universal
-from robustbench_lab.attack_audit import audit_attack
+from robustbench_lab.api import evaluate
+from robustbench_lab.attack_audit import audit_attack, audit_candidates
 from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.contracts import ThreatModel
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.plugin_tools.observed_series import Channels, ObservedSeries
 from robustbench_lab.plugin_tools.series_windows import SeriesWindows, WindowShape
@@ -21,6 +26,7 @@ from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.forecasting import Forecasting
 from robustbench_lab.tasks.forecasting_objectives import Up
+from robustbench_lab.threat_models.recorded_series import RecordedSeries
 from robustbench_lab.threat_models.series import Series
 
 HISTORY, HORIZON, EPS = 9, 3, 0.2
@@ -53,7 +59,7 @@ def windows(stride: int, members: int, known: bool) -> SeriesWindows:
     return SeriesWindows(panel, channels, WindowShape(HISTORY, HORIZON, season=1, stride=stride))
 
 
-def setting_on(data: SeriesWindows, threat_model: Series, seed: int = 0, batch_size: int = 5) -> ProblemSetting:
+def setting_on(data: SeriesWindows, threat_model: ThreatModel, seed: int = 0, batch_size: int = 5) -> ProblemSetting:
     samples = data.load(range(len(data.sample_ids)))
     count, task = len(samples.inputs), Forecasting()
     model = Linear(samples.inputs.shape[1], 2, seed).eval()
@@ -72,6 +78,7 @@ def setting_on(data: SeriesWindows, threat_model: Series, seed: int = 0, batch_s
         task=task,
         targets=samples.targets,
         attackable=samples.attackable,
+        shared=isinstance(threat_model, RecordedSeries),
         clean_measure={
             **task.measure(prediction, samples.targets),
             "damage": objective.damage(prediction, goal),
@@ -96,12 +103,13 @@ def shared_values(setting: ProblemSetting) -> dict[tuple[int, int, int], list[tu
     known=st.booleans(),
     seed=st.integers(0, 100),
     form=st.sampled_from([{}, {"relative": True}, {"channels": [0]}]),
+    threat_model=st.sampled_from([Series, RecordedSeries]),
 )
 @settings(max_examples=15, deadline=None)
 def test_windows_agree_on_every_value_that_they_share_and_stay_in_the_budget(
-    stride: int, members: int, known: bool, seed: int, form: dict[str, Any]
+    stride: int, members: int, known: bool, seed: int, form: dict[str, Any], threat_model: Any
 ) -> None:
-    setting = setting_on(windows(stride, members, known), Series(EPS, **form), seed)
+    setting = setting_on(windows(stride, members, known), threat_model(EPS, **form), seed)
     problem = AttackProblem(setting)
     timestamp_universal(problem, steps=20)
     assert audit_attack(problem, setting, setting.model, passes=1).problems == ()
@@ -116,8 +124,11 @@ def test_windows_agree_on_every_value_that_they_share_and_stay_in_the_budget(
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_on_a_linear_forecaster_no_other_change_of_the_recorded_series_does_more(known: bool) -> None:
-    setting = setting_on(windows(2, 2, known), Series(EPS))
+@pytest.mark.parametrize("threat_model", [Series, RecordedSeries])
+def test_on_a_linear_forecaster_no_other_change_of_the_recorded_series_does_more(
+    known: bool, threat_model: Any
+) -> None:
+    setting = setting_on(windows(2, 2, known), threat_model(EPS))
     problem = AttackProblem(setting)
     timestamp_universal(problem, steps=20)
     made = setting.objective.damage(setting.model(problem.candidates), setting.goal)
@@ -151,8 +162,89 @@ def test_threat_models_that_look_at_whole_windows_are_refused(form: dict[str, An
         timestamp_universal(problem)
 
 
-def test_data_that_do_not_say_where_windows_lie_are_refused() -> None:
-    setting = setting_on(windows(3, 1, known=False), Series(EPS))
-    del setting.goal["start"]
+# ---------------------------------------------------------------- a threat model of its own
+
+
+@given(stride=st.integers(1, 4), known=st.booleans(), change=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_a_value_that_one_window_alone_sees_changed_is_out_of_all_windows_that_share_it(
+    stride: int, known: bool, change: int
+) -> None:
+    setting = setting_on(windows(stride, 2, known), RecordedSeries(EPS))
+    shared = list(shared_values(setting).items())
+    (_, _, channel), seen = shared[change % len(shared)]
+    window, row = seen[change % len(seen)]
+    x = setting.clean.clone()
+    x[window, row, channel] += 0.01 * float(setting.targets["unit"].min())
+    with_it = {one for one, _ in seen} if len(seen) > 1 else set()
+    allowed = setting.around(setting.threat_model).contains(x)
+    assert {place for place, inside in enumerate(allowed.tolist()) if not inside} == with_it
+    for one, place in seen:
+        x[one, place, channel] = x[window, row, channel]
+    assert setting.around(setting.threat_model).contains(x).all()
+
+
+def test_windows_that_were_attacked_one_by_one_are_not_allowed() -> None:
+    data = windows(1, 1, known=False)
+    alone, recorded = setting_on(data, Series(EPS)), setting_on(data, RecordedSeries(EPS))
+    problem = AttackProblem(alone)
+    pgd(problem, steps=5)
+    audit = audit_attack(problem, recorded, recorded.model, passes=1)
+    assert [one.code for one in audit.problems] == ["outside-threat-model"]
+    np.testing.assert_array_equal(audit.outcomes.columns["shift"], 0)
+    with pytest.raises(SkipCell, match="no random points for each window"):
+        AttackProblem(recorded).random_start()
+
+
+def test_what_one_change_does_counts_where_it_is_less_than_nothing_too() -> None:
+    """The change that does most, and its mirror image, which does as much good."""
+    setting = setting_on(windows(1, 1, known=False), RecordedSeries(EPS))
+    problem = AttackProblem(setting)
+    timestamp_universal(problem, steps=20)
+    mirrored = 2 * setting.clean - problem.candidates
+    mirrored = series_values(setting, mirrored)  # rounding differs between windows
+    made = setting.objective.damage(setting.model(mirrored), setting.goal).numpy()
+    assert (made < 0).all()
+    nobody = torch.zeros_like(setting.open)
+    for shared, counted in ((True, made), (False, 0 * made)):
+        audit = audit_candidates(mirrored, nobody, replace(setting, shared=shared), setting.model, passes=1)
+        np.testing.assert_allclose(audit.outcomes.columns["damage"], counted, rtol=1e-5, atol=1e-6)
+
+
+def series_values(setting: ProblemSetting, x: Tensor) -> Tensor:
+    """Inputs in which all windows have the value of the first that sees it."""
+    for (_, _, channel), ((first, at), *others) in shared_values(setting).items():
+        for window, row in others:
+            x[window, row, channel] = x[first, at, channel]
+    return x
+
+
+def test_of_several_shared_changes_the_worst_for_all_windows_is_the_worst_case(tmp_path: Path) -> None:
+    """In `series` the worst of each window."""
+    means = {}
+    for name in ("recorded-series", "series"):
+        result = evaluate(
+            "demand-mlp",
+            "victoria-demand",
+            attacks=["timestamp-universal(steps=9)", "timestamp-universal(steps=9, loss='mse')"],
+            threat_models=[f"{name}(eps=0.2)"],
+            samples=40,
+            database=tmp_path / f"{name}.db",
+        )
+        errors = [one.outcomes.columns["robust_mase"].astype(float) for one in result.records if one.outcomes]
+        mixed = np.maximum(*errors).mean()
+        assert mixed > max(one.mean() for one in errors) + 1e-6
+        (row,) = result.leaderboard.tables[0].rows
+        means[name] = (row.metrics["robust_mase"].value, max(one.mean() for one in errors), mixed)
+    whole, most, _ = means["recorded-series"]
+    assert whole == pytest.approx(most)
+    per_window, _, mixed = means["series"]
+    assert per_window == pytest.approx(mixed)
+
+
+@pytest.mark.parametrize("threat_model", [Series, RecordedSeries])
+def test_data_that_do_not_say_where_windows_lie_are_refused(threat_model: Any) -> None:
+    setting = setting_on(windows(3, 1, known=False), threat_model(EPS))
+    del setting.goal["start"], setting.targets["start"]
     with pytest.raises(SkipCell, match="the targets hold no 'start'"):
         timestamp_universal(AttackProblem(setting))

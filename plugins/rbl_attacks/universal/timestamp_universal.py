@@ -10,13 +10,12 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.threat_models.masked_region import MaskedRegion
 from robustbench_lab.threat_models.series_regions.box import SeriesBox
-from robustbench_lab.threat_models.series_regions.channels import history_steps
+from robustbench_lab.threat_models.series_regions.recorded import Recorded, places
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -36,8 +35,9 @@ def timestamp_universal(
     """
     _check(problem)
     problem.new_search(ascends=False)
-    place, count = _places(problem)
-    series = problem.clean.new_zeros(count, problem.clean.shape[2])  # the change of each value, in its own unit
+    place = places(problem.clean, problem.goal)
+    # The change of each value, in its own unit.
+    series = problem.clean.new_zeros(int(place.max()) + 1, problem.clean.shape[2])
     reach = problem.eps * problem.unit
     movable = problem.project(problem.clean + reach) > problem.project(problem.clean - reach)
     for step in range(steps):
@@ -54,19 +54,8 @@ def timestamp_universal(
 def _check(problem: AttackProblem) -> None:
     """SkipCell where what a value may become depends on more than the value itself."""
     region = problem.region.region if isinstance(problem.region, MaskedRegion) else problem.region
-    if not isinstance(region, SeriesBox) or getattr(problem.threat_model, "last", None) is not None:
+    if not isinstance(region, SeriesBox | Recorded) or getattr(problem.threat_model, "last", None) is not None:
         text = "norm='linf', without last, steps, most_channels, smooth and monotone"
         raise SkipCell(f"timestamp-universal changes each value of a series by itself: take series with {text}")
     if "start" not in problem.goal:
         raise SkipCell("timestamp-universal needs to know where windows lie: the targets hold no 'start'")
-
-
-def _places(problem: AttackProblem) -> tuple[Tensor, int]:
-    """Which value of the recorded series each step of a window is, int64 `[A, L]`, and how many there are."""
-    goal, steps = problem.goal, problem.clean.shape[1]
-    first = goal["start"] - history_steps(problem.clean, goal)
-    when = first[:, None] + torch.arange(steps, device=first.device)
-    block = goal.get("block", torch.zeros_like(first))[:, None].expand_as(when)
-    steps_of_series = torch.stack([block, when], 2).flatten(0, 1)
-    seen, place = steps_of_series.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
-    return place.reshape(when.shape), len(seen)
