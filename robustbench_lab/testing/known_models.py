@@ -89,7 +89,7 @@ def half_space_setting(
 
     Inputs are well inside the bounds; in `l0`, whose distances account for the bounds, all over them, so that some
     samples need more than one change. For threat models bound to objects each image is one object; for those in units
-    of a series the unit is 1.
+    of a series the unit is 1, and no two of them overlap.
     """
     model = HalfSpace(seed).eval()
     whole_image = torch.tensor([0.0, 0.0, *SHAPE[:0:-1]])
@@ -113,5 +113,6 @@ def half_space_setting(
             "boxes": whole_image.repeat(samples, 1, 1),
             "labels": torch.zeros(samples, 1, dtype=torch.int64),
             "unit": torch.ones(samples),
+            "start": 100 * torch.arange(samples),
         },
     )

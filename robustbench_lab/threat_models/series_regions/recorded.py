@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Tensor
@@ -15,10 +15,13 @@ from robustbench_lab.threat_models.series_regions.channels import history_steps
 if TYPE_CHECKING:
     from robustbench_lab.sample_rng import SampleRng
 
+_ROUNDING = 2.0**-22
+"""Four units of float32 rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class Recorded(Boxed):
-    """The inputs of a box that have one value for each value of the recorded series, in all windows that see it.
+    """The inputs of a box that move each value of the recorded series alike, in all windows that see it.
 
     Whether they agree is a matter of all windows of the region together; what is made of each (`project`) is its own.
     """
@@ -47,16 +50,19 @@ class Recorded(Boxed):
         return replace(self, box=self.box.select(index), place=self.place.index_select(0, index))
 
     def _agrees(self, x: Tensor) -> Tensor:
-        channels = x.shape[2]
-        which = (self.place[:, :, None] * channels + torch.arange(channels, device=x.device)).flatten()
-        count = int(which.max()) + 1 if len(which) else 0
-        movable = self.box.movable
-        ends = {
-            how: x.new_full((count,), far).scatter_reduce_(0, which, torch.where(movable, x, far).flatten(), how)
-            for how, far in (("amin", torch.inf), ("amax", -torch.inf))
-        }
-        differs = (ends["amax"] > ends["amin"])[which].reshape(x.shape)
-        return ~(differs & movable).flatten(1).any(1)
+        """Whether all windows have moved each value alike, up to float32 rounding, bool `[N]`."""
+        movable, inner = self.box.movable, x[0, 0].numel() if len(x) else 0
+        within = torch.arange(inner, device=x.device).reshape(x.shape[2:])
+        which = (self.place.reshape(*self.place.shape, *(1,) * within.dim()) * inner + within).flatten()
+        change, size = x - self.clean, x.abs().maximum(self.clean.abs())
+
+        def of_all(values: Tensor, how: Literal["amin", "amax"], otherwise: float) -> Tensor:
+            values = torch.where(movable, values, otherwise).flatten()
+            return values.new_full((len(which),), otherwise).scatter_reduce_(0, which, values, how)[which]
+
+        spread = of_all(change, "amax", -torch.inf) - of_all(change, "amin", torch.inf)
+        differs = spread > 2 * _ROUNDING * of_all(size, "amax", 0)
+        return ~(differs.reshape(x.shape) & movable).flatten(1).any(1)
 
 
 def places(clean: Tensor, targets: dict[str, Tensor]) -> Tensor:
