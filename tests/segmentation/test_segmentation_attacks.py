@@ -117,13 +117,13 @@ def test_a_targeted_attack_turns_what_it_can_to_its_class_and_the_ensembles_refu
 
 def test_segpgd_weighs_wrong_pixels_more_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
     weights: list[float] = []
-    usual = AttackProblem.loss_and_gradient
+    usual = AttackProblem.ascend
 
-    def recording(problem: AttackProblem, x: torch.Tensor, loss: object = None, **more: object) -> object:
+    def recording(problem: AttackProblem, x: torch.Tensor, size: float, loss: object = None) -> object:
         weights.append(loss.keywords["wrong_weight"])  # type: ignore[attr-defined]
-        return usual(problem, x, loss, **more)  # type: ignore[arg-type]
+        return usual(problem, x, size, loss)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(AttackProblem, "loss_and_gradient", recording)
+    monkeypatch.setattr(AttackProblem, "ascend", recording)
     attacked("segpgd(steps=4)", pixel_setting(Linf(eps=EPS), samples=2))
     assert weights == [0, 1 / 8, 2 / 8, 3 / 8]
 

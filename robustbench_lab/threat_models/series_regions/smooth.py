@@ -23,7 +23,7 @@ _TOLERANCE = 0.01
 """In rises: a point is near enough where no value changes by more between two iterations, or breaks a rule by more.
 
 The nearest point is then mostly within a tenth of a rise in each value, 0.15 at most as far as was seen, and within 1%
-of one on average."""
+of one on average. A hundred times as exact, PGD ends at errors within 0.02% of these, in two to four times the time."""
 
 
 @dataclass(frozen=True, eq=False)
