@@ -36,24 +36,31 @@ def pgd(
     size = 2.5 * problem.eps / steps if step_size is None else step_size
     for restart in range(restarts):
         x = problem.random_start(restart) if random_start else problem.clean.clone()
-        gradient, velocity = None, x.new_zeros(len(x), *[1] * (x.ndim - 1))
+        velocity = x.new_zeros(len(x), *[1] * (x.ndim - 1))
         for step in range(steps):
             now = size * _share(schedule, step / steps)
-            if not momentum:
+            if momentum:
+                x, velocity = _with_momentum(problem, x, momentum * velocity, now, loss)
+            else:
                 (x,) = problem.drop_done(problem.ascend(x, now, loss))
-                if problem.finished:
-                    return
-                continue
-            _, gradient = problem.loss_and_gradient(x, loss, out=gradient)
-            x, gradient, velocity = problem.drop_done(x, gradient, velocity)
             if problem.finished:
                 return
-            velocity = momentum * velocity + _mean_one(gradient)
-            x = problem.project(x.add_(problem.steepest(velocity.clone(), x), alpha=now))
         problem.submit(x)
         problem.drop_done()
         if problem.finished:
             return
+
+
+def _with_momentum(
+    problem: AttackProblem, x: Tensor, velocity: Tensor, size: float, loss: str | None
+) -> tuple[Tensor, Tensor]:
+    """A step of `size` along what `velocity` becomes with the gradient at `x`, and that; of the samples still open."""
+    _, gradient = problem.loss_and_gradient(x, loss)
+    x, gradient, velocity = problem.drop_done(x, gradient, velocity)
+    if problem.finished:
+        return x, velocity
+    velocity = velocity + _mean_one(gradient)
+    return problem.project(x.add_(problem.steepest(velocity.clone(), x), alpha=size)), velocity
 
 
 def _mean_one(gradient: Tensor) -> Tensor:
