@@ -1,8 +1,11 @@
 """Non-maximum suppression by torchvision's operator, several times as fast as the core's, or else by the core's."""
 
 import functools
+import importlib.util
 import itertools
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +19,7 @@ IMAGES_AT_ONCE = 3
 
 def keep_best(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float) -> Tensor:
     """As `robustbench_lab.tasks.boxes.keep_best`."""
-    operator = _torchvision_nms()
+    operator = _torchvision_nms(boxes.device)
     if operator is None or not labels.numel():
         return core.keep_best(boxes, scores, labels, most_overlap)
     apart = _far_apart(boxes, labels).flatten(0, 1)
@@ -42,11 +45,27 @@ def _far_apart(boxes: Tensor, labels: Tensor) -> Tensor:
 
 
 @functools.cache
-def _torchvision_nms() -> Callable[..., Any] | None:
-    """None where torchvision is absent, or does not match torch: it raises RuntimeError then."""
+def _torchvision_nms(device: torch.device) -> Callable[..., Any] | None:
+    """None where torchvision is absent, does not match torch, or was built without that kind of device."""
     try:
-        import torchvision.ops  # noqa: F401 (registers the operator)
-    except (ImportError, RuntimeError):
+        if not hasattr(torch.ops.torchvision, "nms"):
+            _load_operators()
+        operator: Callable[..., Any] = torch.ops.torchvision.nms.default
+        operator(torch.zeros(1, 4, device=device), torch.zeros(1, device=device), 0.5)
+    except (ImportError, OSError, RuntimeError):  # also NotImplementedError
         return None
-    operator: Callable[..., Any] = torch.ops.torchvision.nms.default
     return operator
+
+
+def _load_operators() -> None:
+    """The library that holds torchvision's operators, without its Python: importing that takes longer than torch.
+
+    Raises ImportError where there is none, OSError where it was built for another torch.
+    """
+    package = importlib.util.find_spec("torchvision")
+    folders = [Path(folder) for folder in (package.submodule_search_locations or ())] if package else []
+    for folder, name, ending in itertools.product(folders, ("_C_stable", "_C"), EXTENSION_SUFFIXES):
+        if (folder / (name + ending)).is_file():
+            torch.ops.load_library(folder / (name + ending))
+            return
+    raise ImportError("torchvision has no library of operators")
