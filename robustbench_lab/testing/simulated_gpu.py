@@ -6,52 +6,49 @@ results that end up on the wrong one. What it cannot find: kernels that do not e
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
-from robustbench_lab.errors import SkipCell
-
-KIND = "simulated"
+GPU = torch.device("meta")
+"""The one kind of device that autograd serves as it serves the CPU, and on which no real tensor has values."""
 CROSSING = {"aten::copy_", "aten::_to_copy"}
 """Operations that bring values from one device to another."""
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 """They take indices from the CPU as well."""
 
+FROM_DATA = ("tensor", "as_tensor", "asarray")
+
+
+class RefusedByGpuError(RuntimeError):
+    """What a GPU would not have done either. Never a TypeError: operators such as `+` keep these to themselves."""
+
 
 @contextmanager
 def simulated_gpu() -> Iterator[torch.device]:
-    """While it lasts, the device is there. Only in this thread.
-
-    Raises SkipCell where this version of torch knows no backends in Python (before 2.10).
-    """
-    device = _device()
-    lifted = torch._C._only_lift_cpu_tensors()
-    torch._C._set_only_lift_cpu_tensors(True)  # so that `torch.tensor(..., device=...)` passes by here
-    try:
-        # Wrapped tensors know no inference mode.
-        with patch.object(torch, "inference_mode", torch.no_grad), _Mode():  # type: ignore[no-untyped-call]
-            yield device
-    finally:
-        torch._C._set_only_lift_cpu_tensors(lifted)
+    """While it lasts, the device is there, in this thread."""
+    changed: dict[str, Any] = {name: _made_on_cpu(getattr(torch, name)) for name in FROM_DATA}
+    changed["inference_mode"] = torch.no_grad  # which wrapped tensors do not know
+    with patch.multiple(torch, **changed), _Mode():  # type: ignore[no-untyped-call]
+        yield GPU
 
 
-@functools.cache
-def _device() -> torch.device:
-    """Made known to torch once in a process."""
-    set_up = getattr(backend_registration, "_setup_privateuseone_for_python_backend", None)
-    if set_up is None:
-        raise SkipCell(f"torch {torch.__version__} knows no backends in Python")
-    set_up(rename=KIND)
-    return torch.device(KIND, 0)
+def _made_on_cpu(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The values of Python's numbers first, then the device: of its own accord torch gives such a tensor no values."""
+
+    def made(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
+        if isinstance(data, GpuTensor):
+            return make(data, *args, device=device, **kwargs)
+        tensor = make(data, *args, **kwargs)
+        return tensor if device is None else tensor.to(device)
+
+    return made
 
 
 class GpuTensor(Tensor):
@@ -70,7 +67,7 @@ class GpuTensor(Tensor):
             storage_offset=held.storage_offset(),
             dtype=held.dtype,
             layout=held.layout,
-            device=_device(),
+            device=GPU,
         )
         made.held = held
         return made
@@ -82,11 +79,15 @@ class GpuTensor(Tensor):
         """Copied, as a GPU's."""
         return self.detach().held.tolist()  # type: ignore[attr-defined]
 
+    def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """On the GPU as well."""
+        return torch.tensor(data, **{"dtype": self.dtype, "device": GPU, **kwargs})
+
     def numpy(self, *, force: bool = False) -> Any:
         """Refused, as a GPU's."""
         if force:
             return self.detach().held.numpy()  # type: ignore[attr-defined]
-        raise TypeError(f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() first")
+        raise RefusedByGpuError("can't convert a GPU's tensor to numpy: use Tensor.cpu() first")
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         return self.numpy()
@@ -116,7 +117,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     to_gpu = _goes_to_gpu(name, tensors, kwargs.get("device"), has_gpu=has_gpu)
     generator = kwargs.get("generator")
     if to_gpu and generator is not None:
-        raise RuntimeError(f"expected a generator of {KIND}, and this one is of {generator.device}")
+        raise RefusedByGpuError(f"expected a generator of the GPU, and this one is of the {generator.device}")
     result = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
     if not to_gpu:
         return result
@@ -131,7 +132,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def _goes_to_gpu(name: str, tensors: list[Tensor], device: Any, *, has_gpu: bool) -> bool:
     if name == "aten::copy_":  # into its first argument
         return isinstance(tensors[0], GpuTensor)
-    return torch.device(device).type == KIND if device is not None else has_gpu
+    return torch.device(device).type == GPU.type if device is not None else has_gpu
 
 
 def _refuse_mixing(name: str, tensors: list[Tensor]) -> None:
@@ -142,7 +143,7 @@ def _refuse_mixing(name: str, tensors: list[Tensor]) -> None:
     if name in INDEXING and isinstance(tensors[0], GpuTensor):
         strangers = [one for one in strangers if one.dtype.is_floating_point]
     if strangers:
-        raise RuntimeError(f"expected all tensors of {name} on the same device, found {KIND}:0 and cpu")
+        raise RefusedByGpuError(f"expected all tensors of {name} on the same device, found a GPU and the CPU")
 
 
 def _inner(one: Any) -> Any:
