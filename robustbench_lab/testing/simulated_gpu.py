@@ -1,7 +1,9 @@
 """A GPU for machines that have none: tensors that compute on the CPU, and refuse what those of a GPU refuse.
 
 What it finds: tensors of two devices in one operation, NumPy of a GPU's tensor, random generators of the wrong device,
-results that end up on the wrong one. What it cannot find: kernels that do not exist, numbers that differ, memory.
+results that end up on the wrong one. What it cannot find: kernels that do not exist, numbers that differ, memory. Some
+operations of torch (attention, for one) go a way of their own on such tensors, which may leave them without values:
+compare numbers only where they are known to arrive.
 """
 
 from __future__ import annotations
