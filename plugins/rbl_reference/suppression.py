@@ -10,8 +10,8 @@ from torch import Tensor
 
 from robustbench_lab.tasks import boxes as core
 
-IMAGES_AT_ONCE = 3
-"""In one call of the operator: fewer pay its fixed cost more often, of more it compares too many pairs of boxes."""
+BOXES_AT_ONCE = 400
+"""In one call of the operator, about: fewer pay its fixed cost more often, of more it compares too many pairs."""
 
 
 def keep_best(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float) -> Tensor:
@@ -19,9 +19,10 @@ def keep_best(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float
     operator = _torchvision_nms()
     if operator is None or not labels.numel():
         return core.keep_best(boxes, scores, labels, most_overlap)
-    apart = _far_apart(boxes, labels).flatten(0, 1)
     there = (scores > 0).flatten().nonzero().squeeze(1)
-    at_once = IMAGES_AT_ONCE * scores.shape[1]
+    images = max(1, min(len(labels), BOXES_AT_ONCE * len(labels) // max(1, len(there))))
+    apart = _far_apart(boxes, labels, images).flatten(0, 1)
+    at_once = images * scores.shape[1]
     borders = torch.arange(at_once, labels.numel() + at_once, at_once, device=there.device)
     ends = torch.searchsorted(there, borders).tolist()
     surest = scores.flatten().double()
@@ -33,10 +34,10 @@ def keep_best(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float
     return kept
 
 
-def _far_apart(boxes: Tensor, labels: Tensor) -> Tensor:
-    """The boxes in float64, those of other classes and neighbouring images out of one another's reach."""
-    images = torch.arange(len(labels), device=labels.device)[:, None] % IMAGES_AT_ONCE
-    groups = labels + (labels.max() + 1) * images
+def _far_apart(boxes: Tensor, labels: Tensor, images: int) -> Tensor:
+    """The boxes in float64, those of other classes and of so many neighbouring images out of one another's reach."""
+    place = torch.arange(len(labels), device=labels.device)[:, None] % images
+    groups = labels + (labels.max() + 1) * place
     boxes = boxes.double().nan_to_num(0.0, 0.0, 0.0)  # one that is no number must not reach the others
     return boxes + (groups * (boxes.max() - boxes.min() + 1))[:, :, None]
 

@@ -118,6 +118,8 @@ def suppressed(
     classes = scores.shape[2]
     flat = torch.where(scores > least_score, scores, 0).flatten(1)
     best, place = flat.topk(min(MOST_DETECTIONS, flat.shape[1]), dim=1)
+    most = int((best > 0).sum(1).max())
+    best, place = best[:, :most], place[:, :most]
     taken = boxes.gather(1, (place // classes)[:, :, None].expand(-1, -1, 4))
     labels = place % classes
     kept = suppress(taken, best, labels, most_overlap)
