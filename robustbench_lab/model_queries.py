@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_lab.contracts import Objective
+from robustbench_lab.contracts import Objective, judges_at_once
 from robustbench_lab.expectation import Mean, detached, mean_prediction
 from robustbench_lab.pass_counter import PassCounter
 
@@ -114,5 +114,12 @@ class ModelQueries:
 
     def _judged(self, prediction: Any, goal: Any) -> tuple[Tensor, Tensor]:
         """Success of one pass, as 0 or 1, and the damage; `[B]` each."""
-        success = self.objective.succeeded(prediction, goal).float()
-        return success, success if self.needs_success else self.objective.damage(prediction, goal).float()
+        objective = self.objective
+        if self.needs_success:
+            success = objective.succeeded(prediction, goal).float()
+            return success, success
+        if judges_at_once(objective):
+            succeeded, damage = objective.judged(prediction, goal)
+        else:
+            succeeded, damage = objective.succeeded(prediction, goal), objective.damage(prediction, goal)
+        return succeeded.float(), damage.float()
