@@ -1,11 +1,13 @@
 """Attacks on detectors: what a step costs, ART's beside ours, what each objective does, and mAP beside its references.
 
-    python benchmarks/detection.py step art objectives map
+    python benchmarks/detection.py step art objectives patches map
 
 step: one step of PGD beside the bare forward and backward pass of the training loss. art: PGD on the training loss by
 ART's object-detection estimator and by us, equal steps, on a torchvision detector and on the bundled one. objectives:
-the bundled detectors under each objective, with the published loss of its name and with ours. map: 5000 images by
-hotcoco (with our bootstrap), faster-coco-eval and pycocotools. Contestants run in turn; medians of the rounds.
+the bundled detectors under each objective, with the published loss of its name and with ours. patches: the plain
+bundled detector behind each defense against patches, under an adversary that knows of it and one that does not.
+map: 5000 images by hotcoco (with our bootstrap), faster-coco-eval and pycocotools. Contestants run in turn; medians of
+the rounds.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import contextlib
 import copy
 import io
+import itertools
 import json
 import os
 import time
@@ -33,6 +36,7 @@ from rbl_attacks.score_based.noise import noise
 from rbl_reference.scene_fcos import scene_fcos, scene_fcos_at
 from rbl_reference.scenes import DigitScenes
 from rbl_torchvision.torchvision_detector import torchvision_detector
+from robustbench_lab import evaluate
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, Samples
@@ -51,6 +55,7 @@ EPS = 8 / 255
 STEPS = 20
 TASK = Detection()
 Settings = dict[str, Any]
+PATCH_METRICS = ("clean_map", "clean_map50", "robust_map", "robust_map50", "vanished_rate", "false_positives")
 METRICS = (
     detection.robust_map,
     detection.robust_map50,
@@ -311,6 +316,28 @@ def evaluators(images: int) -> Settings:
     return {"images": images, "detections": int(np.count_nonzero(given.labels)), "evaluators": found}
 
 
+# ---------------------------------------------------------------- patches
+
+
+def patch_defenses(samples: int) -> list[Settings]:
+    """The plain bundled detector under a patch anywhere, 5% of the image, behind each defense."""
+    rows = []
+    for defense, adversary in itertools.product(("none", "lgs", "sac"), ("adaptive", "oblivious")):
+        if (defense, adversary) == ("none", "oblivious"):
+            continue
+        (record,) = evaluate(
+            "scene-fcos",
+            f"digit-scenes(scenes={samples})",
+            "patch-pgd(steps=50, restarts=4)",
+            defenses=[defense],
+            threat_models=["patch(eps=0.05)"],
+            adversary=[adversary],
+        ).records
+        metrics = {name: round(record.metrics[name].value, 3) for name in PATCH_METRICS}
+        rows.append({"defense": defense, "adversary": adversary, **metrics})
+    return rows
+
+
 # ---------------------------------------------------------------- what to run
 
 
@@ -338,7 +365,7 @@ def _measure_activations(net: Any, images: Tensor) -> None:
 def main() -> None:
     """Run what was asked for, and write it to results/detection.json beside what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=["step", "art", "objectives", "map"])
+    parser.add_argument("parts", nargs="+", choices=["step", "art", "objectives", "patches", "map"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
@@ -354,10 +381,12 @@ def main() -> None:
 
 
 def run_part(part: str, asked: argparse.Namespace) -> Any:
-    """One of the four."""
+    """One of the five."""
     bundled = scene_fcos().requires_grad_(False)
     if part == "objectives":
         return each_objective(scenes(asked.samples))
+    if part == "patches":
+        return patch_defenses(asked.samples)
     if part == "map":
         return evaluators(5000)
     ssdlite, large = torchvision_case(160, 8)

@@ -49,6 +49,7 @@ ATTACKS = (
     "apgd(steps=50, loss='js')",
     "apgd(steps=50, loss='masked-ce')",
     "apgd(steps=50, loss='masked-spherical')",
+    "sea(steps=50, larger_balls=False)",
     "sea(steps=50)",
 )
 METRICS = ("clean_miou", "robust_miou", "clean_pixel_accuracy", "robust_pixel_accuracy")

@@ -287,7 +287,7 @@ def rbl_metrics() -> list[MetricSpec]:
                 tasks=("detection",),
                 summary=summary,
                 higher_is_better=better,
-                fraction=name != "false_positives",
+                fraction=name not in ("fabricated_rate", "false_positives"),
                 main=name == "robust_map",
                 clean={"robust_map": "clean_map", "robust_map50": "clean_map50"}.get(name),
                 brief=name not in ("clean_map50", "fabricated_rate"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -355,6 +355,27 @@ class Objective(Protocol):
     def damage(self, prediction: Any, goal: Any) -> Tensor:
         """Per-sample measure `[N]` by which the best iterate is chosen; larger is worse for the model."""
         ...
+
+
+class JudgesAtOnce(Objective, Protocol):
+    """An objective whose success and damage need the same work, which is then done once.
+
+    Where a subclass says anew what success or damage is, and has no `judged` of its own, these two count.
+    """
+
+    def judged(self, prediction: Any, goal: Any) -> tuple[Tensor, Tensor]:
+        """What `succeeded` and `damage` return, `[N]` each."""
+        ...
+
+
+def judges_at_once(objective: Objective) -> TypeGuard[JudgesAtOnce]:
+    """Whether an objective has a `judged` that knows of its `succeeded` and its `damage`."""
+    classes = type(objective).__mro__
+
+    def defined(name: str) -> int:
+        return next((place for place, one in enumerate(classes) if name in vars(one)), len(classes))
+
+    return defined("judged") < len(classes) and defined("judged") <= min(defined("succeeded"), defined("damage"))
 
 
 class Task(Protocol):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from robustbench_lab.container_limits import cpu_quota
 from robustbench_lab.errors import UsageError
 
 
@@ -57,13 +59,20 @@ def make_slots(
         raise UsageError(f"--workers is for the CPU, and the devices are {', '.join(gpus)}: use --slots-per-gpu")
     names = [(_numbered(gpu, index, slots_per_gpu), gpu) for gpu in gpus for index in range(slots_per_gpu)]
     names += [(_numbered("cpu", index, cpu_slots), "cpu") for index in range(cpu_slots)]
-    threads = threads_per_worker or _share(len(names))
+    threads = threads_per_worker or min(allowed_threads(), max(1, usable_threads() // len(names)))
     return tuple(Slot(name, device, threads) for name, device in names)
 
 
+def allowed_threads() -> int:
+    """CPU threads of a process: those that it may use, OMP_NUM_THREADS at most."""
+    most = os.environ.get("OMP_NUM_THREADS", "")
+    threads = usable_threads()
+    return min(threads, int(most)) if most.isdecimal() and int(most) > 0 else threads
+
+
 def usable_threads() -> int:
-    """CPU threads that this process may use."""
-    return len(cpu_cores())
+    """CPU threads that this process may keep busy: one a core, and no more than a container's quota pays for."""
+    return min(len(cpu_cores()), cpu_quota() or sys.maxsize)
 
 
 def cpu_cores() -> list[int]:
@@ -75,9 +84,3 @@ def cpu_cores() -> list[int]:
 
 def _numbered(device: str, index: int, of: int) -> str:
     return device if of == 1 else f"{device}/{index}"
-
-
-def _share(slots: int) -> int:
-    most = os.environ.get("OMP_NUM_THREADS", "")
-    threads = max(1, usable_threads() // slots)
-    return min(threads, int(most)) if most.isdecimal() and int(most) > 0 else threads

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from robustbench_lab.device_slots import cpu_cores
+from robustbench_lab.container_limits import free_memory
+from robustbench_lab.device_slots import usable_threads
 from robustbench_lab.gpus import Gpu, Nvml, gpus_of_torch
 
 
@@ -16,10 +17,10 @@ class Machine:
 
     gpus: tuple[Gpu, ...]
     threads: int
-    """CPU threads that this process may use."""
+    """CPU threads that this process may keep busy."""
     memory: int
     free: int
-    """Memory that could be had without swapping."""
+    """Memory that could be had without swapping, within the limit of a container."""
     note: str | None
     """One line on what could not be found out, and why."""
 
@@ -27,8 +28,7 @@ class Machine:
 def look_at_machine() -> Machine:
     """What there is now. PyTorch is imported only where the driver cannot answer."""
     gpus, note = _gpus()
-    memory = psutil.virtual_memory()
-    return Machine(gpus, len(cpu_cores()), memory.total, memory.available, note)
+    return Machine(gpus, usable_threads(), psutil.virtual_memory().total, free_memory(), note)
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], str | None]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from robustbench_lab.contracts import Objective
+from robustbench_lab.contracts import Objective, judges_at_once
 from robustbench_lab.expectation import Mean, detached, mean_prediction
 from robustbench_lab.pass_counter import PassCounter
 from robustbench_lab.sample_trees import take
@@ -173,8 +173,13 @@ class ModelQueries:
 
     def _judged(self, prediction: Any, goal: Any) -> tuple[Tensor, Tensor]:
         """Success of one pass, and the damage; `[B]` each."""
-        success = self.objective.succeeded(prediction, goal)
-        return self._told(success, success if self.needs_success else self.objective.damage(prediction, goal))
+        objective = self.objective
+        if self.needs_success:
+            success = objective.succeeded(prediction, goal)
+            return self._told(success, success)
+        if judges_at_once(objective):
+            return self._told(*objective.judged(prediction, goal))
+        return self._told(objective.succeeded(prediction, goal), objective.damage(prediction, goal))
 
     def _assessed(self, loss: Loss, prediction: Any, goal: Any) -> Assessment | None:
         if callable(loss) or not isinstance(self.objective, AssessesAtOnce):

@@ -74,7 +74,7 @@ def run_experiment(
         plan = _narrowed(plan, only)
     tracker = tracker or RunTracker()
     guarded = [GuardedObserver(observer) for observer in (*catalog.observers(), *observers)]
-    executor, slots = choose_executor(spec, plan.cells, catalog)
+    executor, slots = choose_executor(spec, plan, catalog)
     context = _context(spec, catalog, slots, [tracker, *guarded])
     # Opened last: a request that is refused leaves no new database behind.
     with open_store(spec.database, artifacts_folder=spec.artifacts) as store:

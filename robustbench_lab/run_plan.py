@@ -39,6 +39,12 @@ class RunPlan:
     sample_bytes: Mapping[str, int] = field(default_factory=dict)
     """A dataset's identity to the bytes of one input: work units are cut by it. Absent where nothing could be read."""
 
+    @property
+    def input_values(self) -> dict[str, int]:
+        """A dataset's label to the numbers in one of its inputs, which are float32: what passes cost goes with it."""
+        known = {cell.dataset.label: self.sample_bytes.get(cell.dataset.identity, 0) // 4 for cell in self.cells}
+        return {label: values for label, values in known.items() if values}
+
 
 @dataclass(frozen=True)
 class _Attacked:

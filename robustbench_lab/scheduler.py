@@ -56,7 +56,7 @@ class Schedule:
             observer.run_started(run_id, to_do, len(plan.cells) - len(to_do))
         for observer in self.context.observers:
             observer.slots_known(self.context.slots)
-        costs = UnitCosts(self.context.slots[0].kind)
+        costs = UnitCosts(self.context.slots[0].kind, plan.input_values)
         costs.learn(self.store.timings({cell.model.label for cell in to_do}))
         if self.tracker:
             self.tracker.price = costs.seconds_per_sample

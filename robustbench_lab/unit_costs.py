@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
@@ -11,8 +11,12 @@ from robustbench_lab.result_store import CellTiming
 
 GUESSED_PASSES = 100.0
 """Passes a sample takes in an attack that cannot tell, and of which nothing has ended yet."""
-GUESSED_SECONDS = 1e-3
-"""Of one pass of one sample, where nothing has been measured."""
+GUESSED_VALUES = 3072
+"""Numbers in one input (a CIFAR image), where that is not known."""
+GUESSED_SECONDS = {"cpu": 2e-7}
+"""Of one pass of one input, for each of its numbers, where nothing has been measured. The bundled networks lie between
+5e-8 and 1e-6 on one CPU core."""
+GUESSED_SECONDS_ELSEWHERE = 1e-8
 
 
 @dataclass
@@ -31,13 +35,17 @@ class UnitCosts:
     """Expected seconds of work units on one kind of device; corrected by every unit that ends.
 
     What like cells took (same model, defense, data, attack and threat model), by the sample. Otherwise the passes of
-    the attack times the seconds of a pass: measured on the same model and data, else on any, else guessed.
+    the attack times the seconds of a pass: measured on the same model and data, else on any and by the size of its
+    inputs, else guessed.
     """
 
     kind: str
     """`cpu`, `cuda`: timings of other kinds of device say nothing."""
+    input_values: Mapping[str, int] = field(default_factory=dict)
+    """Label of a dataset to the numbers in one of its inputs; absent where that is not known."""
     _sample_seconds: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
     _pass_seconds: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
+    _value_seconds: _Ratio = field(default_factory=_Ratio)
     _passes: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
 
     def learn(self, timings: Iterable[CellTiming]) -> None:
@@ -71,11 +79,14 @@ class UnitCosts:
         return measured or cell.estimated_forward + cell.estimated_backward or GUESSED_PASSES
 
     def _pass_seconds_of(self, cell: Cell) -> float:
-        for key in (_place(cell), None):
-            ratio = self._pass_seconds.get(key)
-            if ratio and (known := ratio.value()) is not None:
-                return known
-        return GUESSED_SECONDS
+        same = self._pass_seconds.get(_place(cell))
+        if same and (known := same.value()) is not None:
+            return known
+        guess = GUESSED_SECONDS.get(self.kind, GUESSED_SECONDS_ELSEWHERE)
+        return (self._value_seconds.value() or guess) * self._values(cell.dataset.label)
+
+    def _values(self, dataset: str) -> int:
+        return self.input_values.get(dataset, GUESSED_VALUES)
 
     def _add(
         self, place: tuple[str, ...], attack: str, threat_model: str, seconds: float, samples: int, passes: float
@@ -84,7 +95,7 @@ class UnitCosts:
             (self._sample_seconds[*place, attack, threat_model], seconds, samples),
             (self._passes[attack], passes, samples),
             (self._pass_seconds[place], seconds, passes),
-            (self._pass_seconds[None], seconds, passes),
+            (self._value_seconds, seconds, passes * self._values(place[2])),
         ]
         for ratio, amount, of in ratios:
             ratio.amount += amount

@@ -58,5 +58,13 @@ def rbl_defenses() -> list[DefenseSpec]:
             tasks=IMAGES,
             version="1",
         ),
+        DefenseSpec(
+            name="sac",
+            factory="rbl_defenses.sac:sac",
+            summary="segment and complete: blacks out what a small network takes for a patch (Liu et al. 2022)",
+            tasks=IMAGES,
+            gradient=GradientKind.BPDA,
+            version="1",  # of the weights as well
+        ),
         *series.SPECS,
     ]

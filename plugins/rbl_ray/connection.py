@@ -11,7 +11,7 @@ import ray._private.worker
 from ray.exceptions import AuthenticationError
 
 from rbl_ray.cluster_slots import Node
-from robustbench_lab.device_slots import cpu_cores
+from robustbench_lab.device_slots import usable_threads
 from robustbench_lab.errors import RblError, UsageError
 
 LOCAL = "local"
@@ -67,7 +67,7 @@ def _start() -> None:
     try:
         ray.init(
             address=LOCAL,
-            num_cpus=len(cpu_cores()),
+            num_cpus=usable_threads(),
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,

@@ -123,7 +123,6 @@ def rbl_models() -> list[ModelSpec]:
                     f"rbl_reference:weights/{name}.safetensors",
                     "rbl_reference:scene_fcos.py",
                     "rbl_reference:fcos_loss.py",
-                    "rbl_reference:suppression.py",
                 ),
                 fits=("digit-scenes",),
                 reference_dataset="digit-scenes",

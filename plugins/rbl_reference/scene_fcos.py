@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from rbl_reference.digits import CLASSES
 from rbl_reference.fcos_loss import fcos_loss
-from rbl_reference.suppression import keep_best
 from robustbench_lab.tasks.detector_output import DetectorOutput
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.28
@@ -59,9 +58,7 @@ class SceneFCOS(nn.Module):
         reach = STRIDE * self.edges(features).flatten(2).transpose(1, 2).clamp_max(LONGEST_LOG).exp()
         candidates = torch.cat([points - reach[..., :2], points + reach[..., 2:]], dim=2)
         loss = partial(fcos_loss, points, STRIDE, candidates, logits)
-        return DetectorOutput.from_candidates(
-            candidates, logits, training_loss=loss, suppress=keep_best, features=features.flatten(1)
-        )
+        return DetectorOutput.from_candidates(candidates, logits, training_loss=loss, features=features.flatten(1))
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, clip_boxes_to_image
 
 from rbl_torchvision.resizing import Resizing
+from rbl_torchvision.ssd_detections import ssd_detections
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers
 from robustbench_lab.plugin_tools.full_precision import in_full_precision
 from robustbench_lab.tasks.detector_output import Detections, DetectorOutput, log_odds
@@ -64,7 +65,9 @@ class OneStageDetector(nn.Module):
     def _detections(
         self, heads: Heads, anchors: list[Tensor], cells: list[int], shrunk: ImageList, resizing: Resizing
     ) -> Detections:
-        if isinstance(self.net, SSD):
+        if isinstance(self.net, SSD) and shrunk.tensors.device.type == "cpu":
+            found = ssd_detections(self.net, heads, clip_boxes_to_image(self._boxes(heads, anchors), resizing.inner))
+        elif isinstance(self.net, SSD):
             found = self.net.postprocess_detections(heads, anchors, shrunk.image_sizes)
         else:
             per_cell = len(anchors[0]) // sum(cells)

@@ -66,7 +66,9 @@ def _print_table(machine: Machine, slots: tuple[Slot, ...]) -> None:
     table.add_row("cpu", threads, memory_text(machine.memory), memory_text(machine.free), ABSENT)
     out = console()
     out.print(table)
-    out.print(f"slots of a run: {slots_text(slots)}")
+    shared = slots[0].device == "cpu" and slots[0].threads > 1
+    long_run = "; a long run shares them out among as many processes as it is worth" if shared else ""
+    out.print(f"slots of a run: {slots_text(slots)}{long_run}")
 
 
 def slots_text(slots: tuple[Slot, ...]) -> str:

@@ -52,7 +52,7 @@ FLAGS: dict[str, Any] = {
     ),
     "devices": _many("--device", "auto, cpu, cuda, cuda:0,cuda:1 ... Repeatable.", WHERE, "DEVICE"),
     "slots_per_gpu": _one("--slots-per-gpu", int, "Work units side by side on a GPU.  [default: 1]", WHERE, "N"),
-    "workers": _one("--workers", int, "Work units side by side on the CPU.  [default: 1]", WHERE, "N"),
+    "workers": _one("--workers", int, "Work units side by side on the CPU.  [default: what pays]", WHERE, "N"),
     "threads_per_worker": _one("--threads-per-worker", int, "CPU threads of each.  [default: shared out]", WHERE, "N"),
     "executor": _one("--executor", str, "auto, inline (this process), local (a process a slot) or ray.", WHERE, "NAME"),
     "address": _one("--address", str, "Of the cluster, with --executor ray.", WHERE, "HOST:PORT"),

@@ -129,7 +129,7 @@ def _threat_models(catalog: Catalog, name: str) -> Callable[[float], Any]:
 
 
 def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
-    from robustbench_lab.testing.attack_contract import check_attack
+    from robustbench_lab.testing.attack_contract import check_attack, check_attack_on_gpu
 
     task = _task(entry)
     made = catalog.resolve("attacks", Component(entry.spec.name, dict(entry.spec.quick)), task=task)
@@ -139,19 +139,24 @@ def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
         def run(problem: Any) -> object:
             return catalog.build("attacks", made, problem, task=task)
 
-        for remark in check_attack(
+        known: dict[str, bool] = {
+            "minimum_norm": entry.spec.minimum_norm,
+            "forecasting": entry.spec.tasks == ("forecasting",),
+            "segmentation": entry.spec.tasks == ("segmentation",),
+        }
+        remarks = check_attack(
             run,
             _threat_models(catalog, name),
             name,
             access=entry.spec.access,
             sample_deterministic=entry.spec.sample_deterministic,
-            minimum_norm=entry.spec.minimum_norm,
             joint=entry.spec.joint,
             compares_samples=entry.spec.compares_samples,
-            forecasting=entry.spec.tasks == ("forecasting",),
-            segmentation=entry.spec.tasks == ("segmentation",),
-        ):
-            yield f"in {name}: {remark}"
+            **known,
+        )
+        if not entry.spec.requires:  # other libraries look for a real GPU
+            remarks += check_attack_on_gpu(run, _threat_models(catalog, name), name, **known)
+        yield from (f"in {name}: {remark}" for remark in remarks)
 
 
 def _model_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from robustbench_lab.batch_size import BatchMemory
+from robustbench_lab.container_limits import cpu_quota
 from robustbench_lab.device_slots import Slot, cpu_cores
 from robustbench_lab.errors import RblError
 from robustbench_lab.executors import ExecutionContext, UnitQueue, check_silence
@@ -72,7 +73,8 @@ class _Crew:
         self._workers: dict[Slot, WorkerProcess] = {}
         self._jobs: dict[Slot, _Job] = {}
         self._batches = BatchMemory()
-        self._cores = core_sets(context.slots, cpu_cores())
+        # With a quota the machine's cores are shared with other containers, which would all begin with the first ones.
+        self._cores = core_sets(context.slots, [] if cpu_quota() else cpu_cores())
         self._on_device = Counter(slot.device for slot in context.slots)
         self._failed_starts = 0
 

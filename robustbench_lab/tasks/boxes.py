@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LEADERS = 16
+"""Rounds of suppression that are done for all classes of all images at once: after so many little is left."""
+
 
 def area(boxes: Tensor) -> Tensor:
     """Pixels², `[...]`; 0 where an edge lies beyond its opposite."""
@@ -34,10 +37,51 @@ def keep_best(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float
     boxes `[B, D, 4]`, scores `[B, D]` in falling order, labels `[B, D]` to bool `[B, D]`: what is kept. A box goes
     where its IoU with a kept one of higher score and the same label is above `most_overlap`; a score of 0 is no box.
     """
-    kept = scores > 0
-    for image, count in enumerate(kept.sum(1).tolist()):  # one at a time: all their overlaps at once leave the cache
-        kept[image, :count] = _keep_best(boxes[image, :count], labels[image, :count], most_overlap)
+    kept, left = _keep_leaders(boxes, scores, labels, most_overlap)
+    for image in left.any(1).nonzero().squeeze(1).tolist():  # all their overlaps at once leave the cache
+        places = left[image].nonzero().squeeze(1)
+        kept[image, places] = _keep_best(boxes[image, places], labels[image, places], most_overlap)
     return kept
+
+
+def _keep_leaders(boxes: Tensor, scores: Tensor, labels: Tensor, most_overlap: float) -> tuple[Tensor, Tensor]:
+    """The first rounds of `keep_best`, of all classes of all images at once: what is kept, and what is left to judge.
+
+    The surest box of a class in an image is kept, and what it beats goes; then the surest that is left; and so on. Both
+    bool `[B, D]`.
+    """
+    kept, left = torch.zeros_like(labels, dtype=torch.bool), torch.zeros_like(labels, dtype=torch.bool)
+    there = (scores > 0).flatten().nonzero().squeeze(1)
+    if not len(there):
+        return kept, left
+    group = there // labels.shape[1] * (labels.max() + 1) + labels.flatten().index_select(0, there)
+    columns = _with_area(boxes.flatten(0, 1).index_select(0, there))
+    groups = int(group.max()) + 1
+    for _ in range(LEADERS):
+        places = torch.arange(len(there), device=there.device)
+        first = torch.full((groups,), len(there), device=there.device).scatter_reduce_(0, group, places, "amin")
+        leader = first.index_select(0, group)
+        leads = leader == places
+        kept.view(-1)[there[leads]] = True
+        beaten = (_overlaps(columns, columns.index_select(1, leader)) > most_overlap).logical_or_(leads)
+        rest = beaten.logical_not_().nonzero().squeeze(1)
+        there, group, columns = there[rest], group[rest], columns.index_select(1, rest)
+        if not len(rest):
+            break
+    left.view(-1)[there] = True
+    return kept, left
+
+
+def _with_area(boxes: Tensor) -> Tensor:
+    """Boxes `[P, 4]` as columns, with their area below, `[5, P]`."""
+    return torch.cat([boxes, area(boxes)[:, None]], dim=1).T.contiguous()
+
+
+def _overlaps(first: Tensor, second: Tensor) -> Tensor:
+    """`iou` pair by pair of boxes with their area, `[5, P]` and `[5, P]` to `[P]`."""
+    sides = torch.minimum(first[2:4], second[2:4]).sub_(torch.maximum(first[:2], second[:2])).clamp_min_(0)
+    common = sides[0] * sides[1]
+    return common / (first[4] + second[4]).sub_(common).clamp_min_(1e-9)
 
 
 def _keep_best(boxes: Tensor, labels: Tensor, most_overlap: float) -> Tensor:

@@ -57,6 +57,27 @@ class DetectionObjective:
         found = Matches(scene, clean_prediction.detections).found
         return {"boxes": scene.boxes, "labels": scene.labels, "crowd": scene.crowd, "found": found}
 
+    def judged(self, prediction: DetectorOutput, goal: Goal) -> tuple[Tensor, Tensor]:
+        """Success, bool, and damage, `[B]` each: detections are held against the objects once for both."""
+        matches = Matches(Scene(goal["boxes"], goal["labels"], goal["crowd"]), prediction.detections)
+        return self._reached(matches, goal), self._harm(matches, goal)
+
+    def succeeded(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+        """Whether the goal is reached, bool `[B]`."""
+        return self.judged(prediction, goal)[0]
+
+    def damage(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+        """By which the best query is kept, `[B]`."""
+        return self.judged(prediction, goal)[1]
+
+    def _reached(self, matches: Matches, goal: Goal) -> Tensor:
+        """Whether the goal is reached, bool `[B]`."""
+        raise NotImplementedError
+
+    def _harm(self, matches: Matches, goal: Goal) -> Tensor:
+        """The damage, `[B]`."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Untargeted(DetectionObjective):
@@ -67,16 +88,15 @@ class Untargeted(DetectionObjective):
         _choose(name, ("training",))
         return prediction.loss_of(goal["boxes"], goal["labels"])
 
-    def succeeded(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _reached(self, matches: Matches, goal: Goal) -> Tensor:
         """Whether none of the objects found in the clean image is found any more, bool `[B]`."""
-        return _all_of_them(~_matches(prediction, goal).found, goal)
+        return _all_of_them(~matches.found, goal)
 
-    def damage(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _harm(self, matches: Matches, goal: Goal) -> Tensor:  # noqa: ARG002
         """Average precision that the image's objects have lost, and half of the confidence that they have lost, `[B]`.
 
         Confidence counts because other images' inventions can rank above them.
         """
-        matches = _matches(prediction, goal)
         lost = (1 - matches.precision()) + (1 - matches.confidence()) / 2
         return torch.where(matches.scene.real, lost, 0).sum(1)
 
@@ -111,13 +131,12 @@ class Vanish(DetectionObjective):
         _, logits = prediction.with_gradient()
         return -F.softplus(sharpness * logits).flatten(1).sum(1)
 
-    def succeeded(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _reached(self, matches: Matches, goal: Goal) -> Tensor:
         """Whether no detection covers any of the objects found in the clean image, bool `[B]`."""
-        return _all_of_them(~_matches(prediction, goal).covered, goal)
+        return _all_of_them(~matches.covered, goal)
 
-    def damage(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _harm(self, matches: Matches, goal: Goal) -> Tensor:
         """Objects no longer covered by a report, and the confidence lost on all of them, `[B]`."""
-        matches = _matches(prediction, goal)
         confidence = torch.maximum(matches.confidence(), matches.confidence(right=False))
         lost = torch.where(matches.scene.real, 1 - confidence, 0).sum(1)
         return (goal["found"] & ~matches.covered).sum(1) + lost
@@ -143,13 +162,12 @@ class Fabricate(DetectionObjective):
         best = logits.topk(min(BEST_CLASSES, logits.shape[2]), dim=2).values
         return best.clamp_max(SURE_ENOUGH).flatten(1).sum(1)
 
-    def succeeded(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _reached(self, matches: Matches, goal: Goal) -> Tensor:  # noqa: ARG002
         """Whether enough objects are reported that are none, bool `[B]`."""
-        return _matches(prediction, goal).fabricated >= self.false_positives
+        return matches.fabricated >= self.false_positives
 
-    def damage(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _harm(self, matches: Matches, goal: Goal) -> Tensor:  # noqa: ARG002
         """Reports without an object, and the scores of all such detections, `[B]`."""
-        matches = _matches(prediction, goal)
         return matches.fabricated + matches.invented_scores()
 
 
@@ -171,14 +189,12 @@ class Mislabel(DetectionObjective):
             return -prediction.loss_of(goal["boxes"], goal["wrong"])
         return _label_margin(prediction, goal, None)
 
-    def succeeded(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _reached(self, matches: Matches, goal: Goal) -> Tensor:
         """Whether every object found in the clean image is covered by a wrong label and not by its own."""
-        matches = _matches(prediction, goal)
         return _all_of_them(matches.covered & ~matches.found, goal)
 
-    def damage(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _harm(self, matches: Matches, goal: Goal) -> Tensor:
         """Objects that have changed their label, and by how much the wrong label's confidence is ahead, `[B]`."""
-        matches = _matches(prediction, goal)
         turned = (goal["found"] & matches.covered & ~matches.found).sum(1)
         ahead = matches.confidence(right=False) - matches.confidence()
         return turned + torch.where(matches.scene.real, ahead, 0).sum(1)
@@ -207,15 +223,13 @@ class TargetedMislabel(DetectionObjective):
             return -prediction.loss_of(goal["boxes"], goal["wrong"])
         return _label_margin(prediction, goal, goal["wrong"])
 
-    def succeeded(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _reached(self, matches: Matches, goal: Goal) -> Tensor:
         """Whether every object found in the clean image is reported with its chosen label, and not with its own."""
-        matches = _matches(prediction, goal)
         chosen = matches.label_confidence(goal["wrong"]) >= WORKING_SCORE
         return _all_of_them(chosen & ~matches.found, goal)
 
-    def damage(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
+    def _harm(self, matches: Matches, goal: Goal) -> Tensor:
         """Objects that have got their chosen label, and by how much its confidence is ahead, `[B]`."""
-        matches = _matches(prediction, goal)
         confidence = matches.label_confidence(goal["wrong"])
         turned = (goal["found"] & (confidence >= WORKING_SCORE) & ~matches.found).sum(1)
         return turned + torch.where(matches.scene.real, confidence - matches.confidence(), 0).sum(1)
@@ -261,13 +275,10 @@ class Latency(DetectionObjective):
         _, logits = prediction.with_gradient()
         return F.logsigmoid(logits.amax(2) - _logit(self.least_score)).sum(1)
 
-    def succeeded(self, prediction: DetectorOutput, goal: Goal) -> Tensor:
-        """Whether there are `times` as many candidates as in the clean image, bool `[B]`."""
-        return self._count(prediction) >= self.times * goal["clean_count"].clamp_min(1)
-
-    def damage(self, prediction: DetectorOutput, goal: Goal) -> Tensor:  # noqa: ARG002
-        """Candidates above the least score, `[B]`."""
-        return self._count(prediction)
+    def judged(self, prediction: DetectorOutput, goal: Goal) -> tuple[Tensor, Tensor]:
+        """Whether there are `times` as many candidates as in the clean image, bool, and how many there are, `[B]`."""
+        count = self._count(prediction)
+        return count >= self.times * goal["clean_count"].clamp_min(1), count
 
     def _count(self, prediction: DetectorOutput) -> Tensor:
         _, logits = prediction.with_gradient()
@@ -285,10 +296,6 @@ def _own_scene(prediction: DetectorOutput, annotated: Scene) -> Scene:
         torch.cat([labels, nowhere], dim=1),
         torch.cat([own, annotated.crowd], dim=1),
     )
-
-
-def _matches(prediction: DetectorOutput, goal: Goal) -> Matches:
-    return Matches(Scene(goal["boxes"], goal["labels"], goal["crowd"]), prediction.detections)
 
 
 def _all_of_them(reached: Tensor, goal: Goal) -> Tensor:

@@ -28,8 +28,6 @@ Detections = dict[str, Tensor]
 """`boxes` `[B, D, 4]` float32 xyxy in pixels, `scores` `[B, D]` float32 in (0, 1] in falling order, `labels` `[B, D]`
 int64 from 0. D is `MOST_DETECTIONS`; places without a detection have score 0, label -1 and an empty box."""
 
-Suppression = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""As `boxes.keep_best`."""
 TrainingLoss = Callable[[Tensor, Tensor], Tensor]
 """Boxes `[B, M, 4]` and labels `[B, M]` (-1: no object) to the loss of each image, `[B]`, with its graph."""
 
@@ -60,18 +58,16 @@ class DetectorOutput:
         training_loss: TrainingLoss | None = None,
         least_score: float = 0.05,
         most_overlap: float = 0.5,
-        suppress: Suppression = keep_best,
         features: Tensor | None = None,
     ) -> DetectorOutput:
         """The output of a detector whose detections are its candidates after class-wise suppression.
 
         least_score: below it a candidate is no detection. most_overlap: the IoU above which the lower score goes.
-        suppress: what does the same as `keep_best`, faster.
         """
         boxes, odds = candidates.detach(), logits.detach()
 
         def detect() -> Detections:
-            return suppressed(boxes, odds.sigmoid(), least_score, most_overlap, suppress)
+            return suppressed(boxes, odds.sigmoid(), least_score, most_overlap)
 
         return cls(detect, candidates, logits, training_loss, features)
 
@@ -108,9 +104,7 @@ class DetectorOutput:
         return DetectorOutput(self.detect, boxes, logits, in_float32, features)
 
 
-def suppressed(
-    boxes: Tensor, scores: Tensor, least_score: float, most_overlap: float, suppress: Suppression = keep_best
-) -> Detections:
+def suppressed(boxes: Tensor, scores: Tensor, least_score: float, most_overlap: float) -> Detections:
     """Candidates `[B, A, 4]` with scores `[B, A, K]` to detections, by class-wise greedy suppression.
 
     A candidate can be a detection of several classes. Of each image the `MOST_DETECTIONS` highest scores compete.
@@ -118,9 +112,11 @@ def suppressed(
     classes = scores.shape[2]
     flat = torch.where(scores > least_score, scores, 0).flatten(1)
     best, place = flat.topk(min(MOST_DETECTIONS, flat.shape[1]), dim=1)
+    most = int((best > 0).sum(1).max())
+    best, place = best[:, :most], place[:, :most]
     taken = boxes.gather(1, (place // classes)[:, :, None].expand(-1, -1, 4))
     labels = place % classes
-    kept = suppress(taken, best, labels, most_overlap)
+    kept = keep_best(taken, best, labels, most_overlap)
     return arranged(taken, torch.where(kept, best, 0), labels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,11 +16,14 @@ from robustbench_lab.errors import describe_error
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.model_mark import run_attack
 from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.sample_rng import SampleRng
+from robustbench_lab.sample_trees import to_device
 from robustbench_lab.tasks.forecasting_objectives import Error
 from robustbench_lab.testing.known_forecasters import forecast_setting
 from robustbench_lab.testing.known_models import KNOWN, CurvedHalfSpace, HalfSpace, half_space_setting
 from robustbench_lab.testing.known_segmenters import PIXEL_NORMS, PixelHalfSpace, pixel_setting
 from robustbench_lab.testing.recorded_queries import RecordedQueries, asks_otherwise
+from robustbench_lab.testing.simulated_gpu import RefusedByGpuError, simulated_gpu
 
 Run = Callable[[AttackProblem], object]
 
@@ -46,19 +50,9 @@ def check_attack(
     Where no closed form is known for that one, eps is 1, and what it could break is not checked. forecasting: whether
     it is for forecasters only; segmentation: for segmentation only. The others: what its spec declares.
     """
-    if forecasting:
-        setting = forecast_setting(threat_model_of(1.0), Error(), samples=12, batch_size=5)
-        reach = torch.ones(len(setting.clean))
-    elif segmentation:
-        clean = pixel_setting(threat_model_of(1.0)).clean
-        reach = PixelHalfSpace().distances(clean, norm).amax(1) if norm in PIXEL_NORMS else torch.ones(len(clean))
-        setting = pixel_setting(threat_model_of(float(reach.median())))
-    else:
-        clean = half_space_setting(threat_model_of(1.0)).clean
-        reach = HalfSpace().distance(clean, norm) if norm in KNOWN else torch.ones(len(clean))
-        setting = half_space_setting(threat_model_of(float(reach.median())), minimum_norm=minimum_norm)
-        # The same distances, and gradients of different size: means over a batch show.
-        setting = replace(setting, model=CurvedHalfSpace().eval())
+    setting, reach = _known_setting(
+        threat_model_of, norm, minimum_norm, forecasting=forecasting, segmentation=segmentation
+    )
     try:
         problem, queries = _attacked(run, setting)
     except Exception as error:
@@ -83,6 +77,62 @@ def check_attack(
         else:
             wrong += _check_each_on_its_own(run, setting, problem, queries, joint=joint, compares=compares_samples)
     return wrong
+
+
+def check_attack_on_gpu(
+    run: Run,
+    threat_model_of: Callable[[float], ThreatModel],
+    norm: str,
+    *,
+    minimum_norm: bool = False,
+    forecasting: bool = False,
+    segmentation: bool = False,
+) -> list[str]:
+    """Whether an attack mixes tensors of the CPU with those of a GPU, on a simulated one; as for `check_attack`."""
+    setting, _ = _known_setting(threat_model_of, norm, minimum_norm, forecasting=forecasting, segmentation=segmentation)
+    try:
+        with simulated_gpu() as gpu:
+            problem = AttackProblem(_moved(setting, gpu))
+            with seeded("check"):
+                run(problem)
+    except RefusedByGpuError as error:
+        advice = "make tensors on problem.clean.device, and NumPy's of tensor.cpu()"
+        return [f"on a GPU it stops with {describe_error(error)}: {advice}"]
+    except Exception:  # noqa: S110 (what a simulation cannot do is not the attack's fault; the CPU has judged it)
+        pass
+    return []
+
+
+def _known_setting(
+    threat_model_of: Callable[[float], ThreatModel],
+    norm: str,
+    minimum_norm: bool,
+    *,
+    forecasting: bool,
+    segmentation: bool,
+) -> tuple[ProblemSetting, Tensor]:
+    """A problem whose samples are half within reach, and how far each is, `[N]`; 1 where that is not known."""
+    if forecasting:
+        setting = forecast_setting(threat_model_of(1.0), Error(), samples=12, batch_size=5)
+        return setting, torch.ones(len(setting.clean))
+    if segmentation:
+        clean = pixel_setting(threat_model_of(1.0)).clean
+        reach = PixelHalfSpace().distances(clean, norm).amax(1) if norm in PIXEL_NORMS else torch.ones(len(clean))
+        return pixel_setting(threat_model_of(float(reach.median()))), reach
+    clean = half_space_setting(threat_model_of(1.0)).clean
+    reach = HalfSpace().distance(clean, norm) if norm in KNOWN else torch.ones(len(clean))
+    setting = half_space_setting(threat_model_of(float(reach.median())), minimum_norm=minimum_norm)
+    # The same distances, and gradients of different size: means over a batch show.
+    return replace(setting, model=CurvedHalfSpace().eval()), reach
+
+
+def _moved(setting: ProblemSetting, device: torch.device) -> ProblemSetting:
+    """The same problem on another device."""
+    parts = ("clean", "goal", "open", "targets", "attackable", "right", "clean_measure")
+    moved = {part: to_device(getattr(setting, part), device) for part in parts}
+    names = [str(index) for index in range(len(setting.clean))]
+    rng = SampleRng.for_samples(0, "check", names, device)
+    return replace(setting, model=copy.deepcopy(setting.model).to(device), rng=rng, **moved)
 
 
 def _check_each_on_its_own(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_lab.contracts import Objective, lacking
+from robustbench_lab.contracts import JudgesAtOnce, Objective, judges_at_once, lacking
 from robustbench_lab.sample_trees import cut
 
 SAMPLES, CLASSES = 8, 5
@@ -51,10 +51,19 @@ def _wrong_meanings(objective: Objective, logits: Tensor, goal: Any) -> Iterator
             return
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         x = x + 0.1 * gradient.sign()
+    if judges_at_once(objective) and not all(_judged_alike(objective, one, goal) for one in (logits, x)):
+        yield "judged must return what succeeded and damage do"
     if not bool(objective.succeeded(x, goal).any()):
         yield "raising its loss leads to no success: attacks maximise it, so look at its sign"
     elif bool((objective.damage(x, goal) < objective.damage(logits, goal)).all()):
         yield "damage falls where its loss rises: larger must be worse for the model"
+
+
+def _judged_alike(objective: JudgesAtOnce, logits: Tensor, goal: Any) -> bool:
+    success, damage = objective.judged(logits, goal)
+    return torch.equal(success, objective.succeeded(logits, goal)) and torch.equal(
+        damage, objective.damage(logits, goal)
+    )
 
 
 def _asked(objective: Objective, name: str, logits: Tensor, goal: Any) -> Any:

@@ -20,6 +20,7 @@ STAGES = {
     "result_store": 3,
     "executors": 4,
     "unit_costs": 4,
+    "auto_workers": 5,
     "result_bundle": 5,
     "verification": 5,
     "executor_choice": 5,

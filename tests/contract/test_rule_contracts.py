@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustbench_lab.contracts import Bounds, Estimate
+from robustbench_lab.contracts import Bounds, Estimate, judges_at_once
 from robustbench_lab.errors import UsageError
 from robustbench_lab.objectives import Untargeted, margin
 from robustbench_lab.records import Outcomes
@@ -108,6 +108,10 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], str]] = {
     "wrong sign": ({"loss": lambda self, name, made, goal: -margin(made, goal)}, "look at its sign"),
     "clean is success": ({"succeeded": lambda self, made, goal: margin(made, goal) < 99}, "every clean prediction"),
     "no gradient": ({"loss": lambda self, name, made, goal: margin(made.detach(), goal)}, "no gradient"),
+    "judged by another rule": (
+        {"judged": lambda self, made, goal: (margin(made, goal) > -1, margin(made, goal))},
+        "what succeeded and damage do",
+    ),
     "damage falls": ({"damage": lambda self, made, goal: -margin(made, goal)}, "damage falls"),
     "by the batch": (
         {"loss": lambda self, name, made, goal: margin(made, goal) - margin(made, goal).mean()},
@@ -124,6 +128,24 @@ def test_an_objective_that_keeps_to_the_contract_passes() -> None:
 def test_a_mistake_in_an_objective_is_named(mistake: str) -> None:
     changes, said = OBJECTIVES[mistake]
     assert said in " | ".join(check_objective(type("Theirs", (Untargeted,), changes)()))
+
+
+class Twice(Untargeted):
+    """Success and damage at once."""
+
+    def judged(self, made: torch.Tensor, goal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().succeeded(made, goal), margin(made, goal)
+
+
+def test_success_and_damage_are_judged_at_once_unless_a_subclass_says_anew_what_one_of_them_is() -> None:
+    assert check_objective(Twice()) == []
+    assert judges_at_once(Twice())
+    assert judges_at_once(type("Further", (Twice,), {"loss": margin})())
+    assert not judges_at_once(Untargeted())
+    for changed in ("succeeded", "damage"):
+        own = {changed: getattr(Untargeted, changed)}
+        assert not judges_at_once(type("Theirs", (Twice,), own)())
+        assert judges_at_once(type("Both", (Twice,), {**own, "judged": Twice.judged})())
 
 
 def test_an_objective_without_what_attacks_ask_for_is_named() -> None:

@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rbl_reference import suppression
-from robustbench_lab.tasks.boxes import area, intersection, iou, keep_best
-from robustbench_lab.tasks.detector_output import Suppression
+from robustbench_lab.tasks.boxes import LEADERS, area, intersection, iou, keep_best
 
 EDGES = st.integers(0, 12)
 
@@ -42,38 +40,38 @@ def test_a_box_turned_inside_out_has_no_area() -> None:
     assert area(torch.tensor([5.0, 5.0, 2.0, 9.0])) == 0
 
 
-@pytest.mark.parametrize("suppress", [keep_best, suppression.keep_best], ids=["core", "operator"])
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), most_overlap=st.floats(0.1, 0.9), images=st.integers(0, 9))
-def test_suppression_keeps_what_torchvision_keeps(
-    suppress: Suppression, seed: int, most_overlap: float, images: int
-) -> None:
+@given(
+    seed=st.integers(0, 10_000),
+    most_overlap=st.floats(0.1, 0.9),
+    images=st.integers(0, 9),
+    many=st.sampled_from([15, 4 * LEADERS]),
+)
+def test_suppression_keeps_what_torchvision_keeps(seed: int, most_overlap: float, images: int, many: int) -> None:
     torchvision = pytest.importorskip("torchvision")
     generator = torch.Generator().manual_seed(seed)
-    corner = 20 * torch.rand(images, 15, 2, generator=generator) - 5
-    boxes = torch.cat([corner, corner + 1 + 15 * torch.rand(images, 15, 2, generator=generator)], dim=2)
-    scores, _ = torch.rand(images, 15, generator=generator).sort(dim=1, descending=True)
-    counts = torch.randint(0, 16, (images,), generator=generator)
-    scores = torch.where(torch.arange(15) < counts[:, None], scores, 0)
-    labels = torch.randint(0, 3, (images, 15), generator=generator)
-    kept = suppress(boxes, scores, labels, most_overlap)
+    corner = 2 * many * torch.rand(images, many, 2, generator=generator) - 5  # of many a class keeps more than LEADERS
+    boxes = torch.cat([corner, corner + 1 + 15 * torch.rand(images, many, 2, generator=generator)], dim=2)
+    scores, _ = torch.rand(images, many, generator=generator).sort(dim=1, descending=True)
+    counts = torch.randint(0, many + 1, (images,), generator=generator)
+    scores = torch.where(torch.arange(many) < counts[:, None], scores, 0)
+    labels = torch.randint(0, 2, (images, many), generator=generator)
+    kept = keep_best(boxes, scores, labels, most_overlap)
     for image, count in enumerate(counts):
         parts = boxes[image, :count], scores[image, :count], labels[image, :count]
         expected = torchvision.ops.batched_nms(*parts, most_overlap)
         assert kept[image].nonzero().squeeze(1).tolist() == sorted(expected.tolist())
 
 
-@pytest.mark.parametrize("suppress", [keep_best, suppression.keep_best], ids=["core", "operator"])
-def test_a_score_of_zero_is_no_box_and_suppresses_none(suppress: Suppression) -> None:
+def test_a_score_of_zero_is_no_box_and_suppresses_none() -> None:
     boxes = torch.tensor([[[0.0, 0, 4, 4], [0, 0, 4, 4]]])
     labels = torch.zeros(1, 2, dtype=torch.int64)
-    assert suppress(boxes, torch.tensor([[0.0, 0.0]]), labels, 0.5).tolist() == [[False, False]]
-    assert suppress(boxes, torch.tensor([[0.3, 0.0]]), labels, 0.5).tolist() == [[True, False]]
+    assert keep_best(boxes, torch.tensor([[0.0, 0.0]]), labels, 0.5).tolist() == [[False, False]]
+    assert keep_best(boxes, torch.tensor([[0.3, 0.0]]), labels, 0.5).tolist() == [[True, False]]
 
 
-@pytest.mark.parametrize("suppress", [keep_best, suppression.keep_best], ids=["core", "operator"])
-def test_a_box_that_is_no_number_does_not_reach_the_next_image(suppress: Suppression) -> None:
+def test_a_box_that_is_no_number_does_not_reach_the_next_image() -> None:
     same = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4]])
     boxes = torch.stack([torch.full_like(same, torch.nan), same])
-    kept = suppress(boxes, torch.tensor([[0.9, 0.8], [0.9, 0.8]]), torch.zeros(2, 2, dtype=torch.int64), 0.5)
+    kept = keep_best(boxes, torch.tensor([[0.9, 0.8], [0.9, 0.8]]), torch.zeros(2, 2, dtype=torch.int64), 0.5)
     assert kept[1].tolist() == [True, False]

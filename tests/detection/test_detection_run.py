@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
 from robustbench_lab import evaluate
 from robustbench_lab.api import Evaluation
 from robustbench_lab.errors import UsageError
+from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.leaderboard import LeaderboardDefinition
-from robustbench_lab.pipeline import open_catalog, rank
+from robustbench_lab.pipeline import open_catalog, rank, run_experiment
 from robustbench_lab.report import csv, jsonl, latex, markdown, table
 from robustbench_lab.tasks.detection_objectives import Vanish
 from robustbench_lab.testing.known_detectors import GridDetector, grid_setting
@@ -74,3 +78,14 @@ def test_a_classifier_on_detection_data_is_named_in_one_line() -> None:
     (record,) = evaluate(net, (setting.clean, setting.targets)).records
     assert record.status == "skipped"
     assert "must return a DetectorOutput" in str(record.reason)
+
+
+def test_more_can_be_fabricated_than_was_there_without_losing_a_number(tmp_path: Path) -> None:
+    settings = {"models": ["scene-fcos"], "objectives": ["fabricate"], "attacks": ["pgd(steps=10)"], "samples": 4}
+    spec = ExperimentSpec.from_flags(**settings, executor="inline", database=str(tmp_path / "rbl.db"))
+    made = run_experiment(spec, open_catalog())
+    (record,) = made.records
+    (row,) = made.leaderboard.tables[0].rows
+    assert "metric-failed" not in [finding.code for finding in record.findings]
+    assert row.metrics["fabricated_rate"].value > 1
+    assert all(math.isfinite(estimate.value) for estimate in row.metrics.values())

@@ -11,6 +11,9 @@ import torch
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.evaluate_cell import join_outcomes
+from robustbench_lab.metric_values import checked_estimate
+from robustbench_lab.pipeline import open_catalog
+from robustbench_lab.ranking import task_metrics
 from robustbench_lab.records import Outcomes
 from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes
 from robustbench_lab.tasks import detection
@@ -64,6 +67,15 @@ def test_a_rate_of_nothing_is_nan() -> None:
     outcomes = attacked(0.04)
     columns = {**outcomes.columns, "found": np.zeros_like(outcomes.columns["found"])}
     assert np.isnan(detection.vanished_rate(dataclasses.replace(outcomes, columns=columns)).value)
+
+
+def test_what_can_be_above_1_is_declared_so_and_keeps_its_value() -> None:
+    outcomes = attacked(0.04)
+    many = {name: np.full_like(outcomes.columns[name], 30) for name in ("fabricated", "false_positives")}
+    outcomes = dataclasses.replace(outcomes, columns={**outcomes.columns, **many})
+    for metric in task_metrics(open_catalog(), {"detection"})["detection"]:
+        estimate = checked_estimate(metric.function(outcomes), fraction=metric.fraction)
+        assert (estimate.value > 1) == (metric.name in ("fabricated_rate", "false_positives"))
 
 
 def test_units_with_different_numbers_of_detections_are_joined() -> None:

@@ -26,6 +26,7 @@ from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
 from robustbench_lab.records import CellRecord, Status, UnitRecord, WorkUnit
 from robustbench_lab.run_observer import RunObserver, UnitProgress
+from robustbench_lab.run_plan import RunPlan
 from robustbench_lab.testing.known_models import HalfSpace
 
 PLUGIN = str(Path(__file__).with_name("worker_plugin.py"))
@@ -183,7 +184,7 @@ def test_objects_of_this_process_stay_in_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("unit_timeout", "expected"), [(None, "inline"), (600, "local")])
 def test_a_unit_with_a_time_limit_gets_a_worker_that_can_be_ended(unit_timeout: float | None, expected: str) -> None:
     spec = ExperimentSpec.from_flags(models=["half-space"], devices=["cpu"], workers=1, unit_timeout=unit_timeout)
-    executor, _ = choose_executor(spec, (), CATALOG)
+    executor, _ = choose_executor(spec, RunPlan((), ()), CATALOG)
     assert executor.name == expected
 
 
@@ -205,7 +206,7 @@ def test_a_silence_after_which_every_worker_would_count_as_hung_is_refused(execu
     if executor.startswith("ray"):
         pytest.importorskip("ray")
     with pytest.raises(UsageError, match="silence must be a number of seconds from 2 on"):
-        choose_executor(ExperimentSpec.from_flags(models=["half-space"], executor=executor), (), CATALOG)
+        choose_executor(ExperimentSpec.from_flags(models=["half-space"], executor=executor), RunPlan((), ()), CATALOG)
 
 
 # ---------------------------------------------------------------- ends

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rbl_attacks.fixed_budget.apgd import apgd_from_larger_balls
 from robustbench_lab.attack_audit import Audit, audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog import Catalog
@@ -113,6 +114,31 @@ def test_a_targeted_attack_turns_what_it_can_to_its_class_and_the_ensembles_refu
     for label in ("sea", "segpgd"):
         with pytest.raises(SkipCell, match="is untargeted"):
             attacked(label, setting)
+
+
+@pytest.mark.parametrize("threat_model", [Linf(eps=EPS), L2(eps=0.2)])
+def test_sea_begins_in_larger_balls_and_counts_nothing_outside_the_budget(threat_model: Linf | L2) -> None:
+    setting = pixel_setting(threat_model, batch_size=12)
+    farthest: list[float] = []
+    region = setting.around(threat_model, torch.arange(12))
+    setting.model.register_forward_pre_hook(lambda _, x: farthest.append(float(region.distance(x[0].detach()).max())))
+    problem = AttackProblem(setting)
+    apgd_from_larger_balls(problem, steps=20, loss="js")
+    # The starts of the three balls are queries as well; the last step is one without a gradient.
+    budgets = [2.0] * 7 + [1.5] * 7 + [1.0] * 9
+    assert np.array(farthest) / threat_model.eps == pytest.approx(np.array(budgets), rel=1e-3)
+    assert region.contains(problem.candidates).all()
+
+
+def test_where_only_parts_of_an_image_may_change_sea_stays_within_the_budget() -> None:
+    resolved = CATALOG.resolve(
+        "threat_models", parse_component("mask(eps=0.1, box=[0, 0, 0.5, 1])"), task="segmentation"
+    )
+    setting = pixel_setting(CATALOG.build("threat_models", resolved), samples=4)
+    with_balls, without = (attacked(f"sea(steps=10{more})", setting) for more in ("", ", larger_balls=False"))
+    assert with_balls.problems == ()
+    damage, same = (one.outcomes.columns["damage"] for one in (with_balls, without))
+    assert np.array_equal(damage, same)
 
 
 def test_segpgd_weighs_wrong_pixels_more_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:

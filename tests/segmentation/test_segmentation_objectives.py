@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from robustbench_lab.errors import SkipCell, UsageError
+from robustbench_lab.model_queries import ModelQueries
+from robustbench_lab.pass_counter import PassCounter
+from robustbench_lab.tasks import segmentation_objectives
 from robustbench_lab.tasks.segmentation import IGNORED
-from robustbench_lab.tasks.segmentation_objectives import LOSSES, Targeted, Untargeted, weighted_cross_entropy
+from robustbench_lab.tasks.segmentation_objectives import (
+    LOSSES,
+    SegmentationObjective,
+    Targeted,
+    Untargeted,
+    predicted_classes,
+    weighted_cross_entropy,
+)
 
 Pixel = Callable[[torch.Tensor, int], float]
 """The loss of one pixel: its logits `[K]` and its class."""
@@ -131,3 +141,28 @@ def test_unknown_losses_are_refused() -> None:
         Untargeted().loss("masked_ce", logits, masks)
     with pytest.raises(UsageError, match="for targeted segmentation"):
         Targeted().loss("js", logits, masks)
+
+
+@given(seed=seeds, form=st.sampled_from([torch.contiguous_format, torch.channels_last]))
+def test_the_predicted_class_is_the_first_of_the_highest_and_none_where_a_logit_is_nan(
+    seed: int, form: torch.memory_format
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(-1, 2, (2, CLASSES, 3, 4), generator=generator).float()  # so that many are equal
+    logits[torch.rand(logits.shape, generator=generator) < 0.1] = torch.nan
+    logits[torch.rand(logits.shape, generator=generator) < 0.1] = -torch.inf
+    expected = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+    assert torch.equal(predicted_classes(logits.contiguous(memory_format=form)), expected)
+
+
+@pytest.mark.parametrize("objective", [Untargeted(), Targeted(target=2)])
+def test_classes_are_looked_up_once_for_success_and_damage(
+    objective: SegmentationObjective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(segmentation_objectives, "predicted_classes", lambda made: looked.append(1) or made.argmax(1))
+    logits, masks = problem(0)
+    queries = ModelQueries(PassCounter(torch.nn.Identity()), objective, eot=1, needs_success=False)
+    _, judgement = queries.slope(logits, objective.prepare(logits, masks), None, (), judged=True)
+    assert len(looked) == 1
+    assert torch.equal(judgement.damage, objective.damage(logits, objective.prepare(logits, masks)))

@@ -106,7 +106,7 @@ def test_colours_are_those_of_pascal_voc() -> None:
     assert colours_of(np.array([*known])).tolist() == [list(colour) for colour in known.values()]
 
 
-@pytest.mark.parametrize("defense", ["jpeg", "bit-depth", "median", "gaussian-noise", "lgs"])
+@pytest.mark.parametrize("defense", ["jpeg", "bit-depth", "median", "gaussian-noise", "lgs", "sac"])
 def test_defenses_for_images_stand_before_segmentation_networks(defense: str) -> None:
     catalog = open_catalog()
     resolved = catalog.resolve("defenses", parse_component(defense), task="segmentation")

@@ -12,6 +12,7 @@ from robustbench_lab.errors import UsageError
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_slots, "cpu_cores", lambda: list(range(8)))
+    monkeypatch.setattr(device_slots, "cpu_quota", lambda: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
@@ -35,6 +36,11 @@ def test_the_cpu_is_one_slot_with_all_threads_unless_several_workers_are_asked_f
 def test_the_environment_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert [make_slots(["cpu"], workers=count)[0].threads for count in (1, 4)] == [3, 2]
+
+
+def test_a_containers_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_slots, "cpu_quota", lambda: 2)
+    assert make_slots(["cpu"])[0].threads == 2
 
 
 def test_workers_without_a_cpu_are_refused_with_what_to_use() -> None:

@@ -144,3 +144,42 @@ def test_a_plugin_that_cannot_be_checked_is_never_passed_over_in_silence(tmp_pat
     (checked,) = check_plugin(open_catalog([str(file)]), "theirs.py")
     assert checked.state == state
     assert said in " ".join(checked.remarks)
+
+
+MIXES = """
+    import torch
+    from robustbench_lab import hookimpl
+    from robustbench_lab.contracts import AttackSpec
+
+    def mixes(problem):
+        x = problem.random_start(0)
+        _, gradient = problem.loss_and_gradient(x)
+        signs = {signs}
+        problem.submit(problem.project(x + 0.1 * signs))
+
+    @hookimpl
+    def rbl_attacks():
+        return [AttackSpec(name="mixes", factory=mixes)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("signs", "said"),
+    [
+        ("torch.ones(x.shape)", "on the same device"),
+        ("torch.from_numpy(gradient.numpy()).sign()", "to numpy"),
+        ("torch.ones(x.shape, device=x.device)", None),
+        ("torch.from_numpy(gradient.cpu().numpy()).sign().to(x.device)", None),
+    ],
+)
+def test_an_attack_that_works_on_the_cpu_only_is_found_without_a_gpu(tmp_path, signs, said):
+    file = tmp_path / "theirs.py"
+    file.write_text(textwrap.dedent(MIXES).format(signs=signs))
+    (found,) = check_plugin(open_catalog([str(file)]), "theirs.py")
+    if said is None:
+        assert (found.state, found.remarks) == ("ok", ())
+    else:
+        assert found.state == "wrong"
+        (remark,) = [one for one in found.remarks if one.startswith("in linf:")]
+        assert "on a GPU it stops with" in remark
+        assert said in remark

@@ -11,7 +11,13 @@ from robustbench_lab.records import Cell, Status, WorkUnit
 from robustbench_lab.result_store import CellTiming
 from robustbench_lab.testing.example_results import example_cell
 from robustbench_lab.testing.simulated_slots import simulated_record
-from robustbench_lab.unit_costs import GUESSED_PASSES, GUESSED_SECONDS, UnitCosts
+from robustbench_lab.unit_costs import (
+    GUESSED_PASSES,
+    GUESSED_SECONDS,
+    GUESSED_SECONDS_ELSEWHERE,
+    GUESSED_VALUES,
+    UnitCosts,
+)
 
 GPU = Slot("cuda:0", "cuda:0", 1)
 
@@ -34,8 +40,18 @@ def costs(*timings: CellTiming) -> UnitCosts:
 
 
 def test_with_nothing_measured_it_is_the_passes_of_the_attack() -> None:
-    assert costs().seconds(WorkUnit(cell(40), 0, 10)) == pytest.approx(10 * 40 * GUESSED_SECONDS)
-    assert costs().seconds(WorkUnit(cell(0), 0, 10)) == pytest.approx(10 * GUESSED_PASSES * GUESSED_SECONDS)
+    guess = GUESSED_SECONDS_ELSEWHERE * GUESSED_VALUES
+    assert costs().seconds(WorkUnit(cell(40), 0, 10)) == pytest.approx(10 * 40 * guess)
+    assert costs().seconds(WorkUnit(cell(0), 0, 10)) == pytest.approx(10 * GUESSED_PASSES * guess)
+
+
+def test_passes_cost_by_the_size_of_the_inputs_where_that_alone_is_known() -> None:
+    small, large = cell(dataset="small"), cell(dataset="large")
+    made = UnitCosts("cpu", {"small": 64, "large": 6400})
+    assert made.seconds_per_sample(small) == pytest.approx(40 * 64 * GUESSED_SECONDS["cpu"])
+    assert made.seconds_per_sample(large) == pytest.approx(100 * made.seconds_per_sample(small))
+    made.learn([timing(cell(dataset="small", model="other"), device="cpu", passes=2000, seconds=1)])
+    assert made.seconds_per_sample(large) == pytest.approx(20 * 6400 / 64 / 2000)
 
 
 def test_like_cells_that_are_stored_count_by_the_sample() -> None:

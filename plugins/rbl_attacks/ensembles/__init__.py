@@ -50,7 +50,7 @@ SPECS = [
         summary="APGD on three losses for pixels, and SegPGD: the worst for each image (Croce et al. 2024)",
         tasks=("segmentation",),
         threat_models=NORM_BALLS,
-        version="1",
+        version="2",
         quick={"steps": 20},
         estimate_passes=_sea_passes,
     ),

@@ -17,7 +17,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rbl_attacks.fixed_budget.apgd_steps import Iterate, MomentumSteps, Query, SparseSteps, Steps, drop_done, project_l1
+from rbl_attacks.fixed_budget.apgd_steps import (
+    Iterate,
+    MomentumSteps,
+    Query,
+    SparseSteps,
+    Steps,
+    drop_done,
+    project_l1,
+    project_times,
+)
 from rbl_attacks.minimum_norm.nearest_boundary import columns, rivals_by_rank, side_by_side
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
@@ -25,6 +34,8 @@ from robustbench_lab.model_queries import Loss
 from robustbench_lab.objectives import Untargeted, targeted_difference_of_logits_ratio, targeted_margin
 
 Count = Annotated[int, Field(ge=1)]
+RHO = 0.75
+"""Share of the steps since a checkpoint that must raise the loss (section 3.3)."""
 TARGETED_LOSSES = {"targeted-dlr": targeted_difference_of_logits_ratio, "targeted-cw": targeted_margin}
 
 
@@ -34,7 +45,7 @@ def apgd(
     steps: Count = 100,
     restarts: Count = 1,
     loss: str | None = None,
-    rho: Annotated[float, Field(ge=0, le=1)] = 0.75,
+    rho: Annotated[float, Field(ge=0, le=1)] = RHO,
     targets: Count = 9,
     multi_eps: bool = True,
 ) -> None:
@@ -99,6 +110,28 @@ def _momentum_search(
     rule = MomentumSteps.start(problem, at, steps, rho)
     drop_done(problem, at, rule)
     _climb_to_the_end(problem, query, at, rule, steps)
+
+
+def apgd_from_larger_balls(problem: AttackProblem, *, steps: int, loss: str) -> None:
+    """One search in linf or l2 that begins outside the budget (Croce et al. 2024, section 3.3: red-eps APGD).
+
+    Three tenths of the steps in a ball of twice the budget, three tenths in one of 1.5 times it, the rest within it;
+    each goes on from the best point of the one before.
+    """
+    query = partial(problem.loss_and_gradient, loss=loss)
+    aimed = problem.open_positions.new_zeros(problem.open_samples, 1)
+    early, x = int(0.3 * steps), problem.clean + 2 * _noise(problem, f"apgd/{loss}/0/0")
+    outside = partial(query, candidate=False)
+    for times in (2.0, 1.5) if early else ():
+        problem.new_search(ascends=False)
+        at = Iterate.start(outside, project_times(problem, x, times), aimed)
+        _climb(problem, outside, at, MomentumSteps.start(problem, at, early, RHO, times), early)
+        x = at.best_x
+    problem.new_search()
+    at = Iterate.start(query, problem.project(x), aimed)
+    rule = MomentumSteps.start(problem, at, steps - 2 * early, RHO)
+    drop_done(problem, at, rule)
+    _climb_to_the_end(problem, query, at, rule, steps - 2 * early)
 
 
 def _sparse_search(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.threat_models.norm_balls import L1
+from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 Query = Callable[..., tuple[Tensor, Tensor]]
 """`AttackProblem.loss_and_gradient` with its loss."""
@@ -93,22 +93,25 @@ class MomentumSteps:
     """The best loss at the last checkpoint, `[A]`."""
     halved: Tensor
     """Whether the step size was halved at the last checkpoint, bool `[A]`."""
+    times: float = 1.0
+    """The radius of the ball to stay in, in budgets."""
 
     @classmethod
-    def start(cls, problem: AttackProblem, at: Iterate, steps: int, rho: float) -> MomentumSteps:
-        """The first step is twice the budget."""
+    def start(cls, problem: AttackProblem, at: Iterate, steps: int, rho: float, times: float = 1.0) -> MomentumSteps:
+        """The first step is twice the radius."""
         zero = torch.zeros_like(at.loss)
-        size = torch.full_like(at.loss, 2 * problem.eps)
-        return cls(checkpoints(steps), rho, size, zero, zero, at.best_loss, torch.ones_like(zero, dtype=torch.bool))
+        size = torch.full_like(at.loss, 2 * times * problem.eps)
+        begun = torch.ones_like(zero, dtype=torch.bool)
+        return cls(checkpoints(steps), rho, size, zero, zero, at.best_loss, begun, times)
 
     def move(self, problem: AttackProblem, at: Iterate) -> Tensor:
         """Three quarters of a projected step, and a quarter of the last move (lines 7 and 8)."""
         direction = _steepest(problem, at.gradient, at.x)
-        x = problem.project(torch.addcmul(at.x, _per_sample(self.size, direction), direction))
+        x = project_times(problem, torch.addcmul(at.x, _per_sample(self.size, direction), direction), self.times)
         if at.previous is None:
             return x
         # 0.75 of the way to x and 0.25 of the last move: from x, a quarter of the way to 2 at.x - at.previous.
-        return problem.project(x.lerp_(torch.lerp(at.previous, at.x, 2, out=at.previous), 0.25))
+        return project_times(problem, x.lerp_(torch.lerp(at.previous, at.x, 2, out=at.previous), 0.25), self.times)
 
     def adapt(self, problem: AttackProblem, at: Iterate, step: int) -> Tensor | None:  # noqa: ARG002
         """Halve where too few steps raised the loss, or where nothing was gained since the last checkpoint."""
@@ -189,6 +192,14 @@ class SparseSteps:
         self.share = changed / at.x[:1].numel() / 1.5
         self.size = torch.where(sparser, self.eps, (self.size / 1.5).clamp_(min=self.eps / 10))
         return sparser
+
+
+def project_times(problem: AttackProblem, x: Tensor, times: float) -> Tensor:
+    """The nearest point of the region whose budget is so many times the problem's; may overwrite `x`."""
+    if times == 1:
+        return problem.project(x)
+    ball = {"linf": Linf, "l2": L2}[str(problem.norm)](eps=times * problem.eps)
+    return ball.around(problem.clean, problem.bounds).project(x)
 
 
 def project_l1(problem: AttackProblem, x: Tensor, eps: float) -> Tensor:
