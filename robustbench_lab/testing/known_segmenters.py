@@ -17,7 +17,10 @@ PIXEL_NORMS = ("linf", "l2", "l1")
 
 
 class PixelHalfSpace(nn.Module):
-    """Two classes, logits (w.(x - 1/2), 0) for the channels x of each pixel: pixels do not see each other."""
+    """Two classes, logits (w.(x - 1/2) + 1, 1) for the channels x of each pixel: pixels do not see each other.
+
+    The 1 gives losses that look at the angle of the logits a slope; without it theirs would be rounding alone.
+    """
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -27,7 +30,7 @@ class PixelHalfSpace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Inputs `[N, 3, H, W]` to logits `[N, 2, H, W]`."""
         score = torch.einsum("nchw,c->nhw", x - 0.5, self.weight)
-        return torch.stack([score, torch.zeros_like(score)], dim=1)
+        return torch.stack([score + 1, torch.ones_like(score)], dim=1)
 
     def distances(self, x: Tensor, norm: str) -> Tensor:
         """The budget that turns n pixels of each image, the nearest first, `[N, H * W]` for n from 1; bounds aside.

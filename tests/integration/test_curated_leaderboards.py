@@ -49,7 +49,11 @@ def test_every_metric_follows_from_its_per_sample_outcomes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["digits-linf", *(pytest.param(name, marks=pytest.mark.slow) for name in ("scenes-linf", "demand-series"))]
+    "name",
+    [
+        "digits-linf",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("scenes-linf", "scene-masks-linf", "demand-series")),
+    ],
 )
 def test_the_bundled_models_still_give_the_stored_outcomes(tmp_path: Path, name: str) -> None:
     spec = ExperimentSpec.from_file_and_flags(

@@ -23,7 +23,8 @@ def _swift_passes(params: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _sea_passes(params: Mapping[str, Any]) -> tuple[int, int]:
-    return 4 * params["steps"] + 4, 4 * params["steps"]
+    """Where APGD begins in larger balls, each of its three has two starts more."""
+    return 4 * params["steps"] + 10, 4 * params["steps"] + 6
 
 
 SPECS = [
