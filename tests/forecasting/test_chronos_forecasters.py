@@ -127,12 +127,16 @@ def test_the_gradient_is_that_of_finite_differences(generation: str, horizon: in
     weight = torch.randn(model(x).values.shape, generator=generator)
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad((model(leaf).values * weight).sum(), leaf)
-    # The library scales in float32 in any case; beyond the first steps the order of quantiles changes at kinks.
-    direction, step = torch.randn(x.shape, generator=generator), 2e-4
-    with torch.no_grad():
-        ahead, behind = (model(x + sign * step * direction).values.double() * weight for sign in (1, -1))
-    slope = (ahead - behind).sum() / (2 * step)
-    torch.testing.assert_close((gradient * direction).double().sum(), slope, rtol=0.05, atol=0.1)
+    # The library scales in float32 in any case; beyond the first steps the order of quantiles changes at kinks, which a
+    # few of the directions meet.
+    step, errors = 2e-4, []
+    for _ in range(7):
+        direction = torch.randn(x.shape, generator=generator)
+        with torch.no_grad():
+            ahead, behind = (model(x + sign * step * direction).values.double() * weight for sign in (1, -1))
+        slope = (ahead - behind).sum() / (2 * step)
+        errors.append(abs((gradient * direction).double().sum() - slope) / (0.1 + 0.05 * slope.abs()))
+    assert torch.stack(errors).median() < 1
 
 
 def test_the_first_generation_is_a_black_box_whose_paths_are_the_pipelines(folder_of: Folders) -> None:
