@@ -108,7 +108,7 @@ NEAREST = [
     ("art:HopSkipJump(max_iter=2)", "l2", 0.95),
     ("art:HopSkipJump(max_iter=2)", "linf", 0.95),
     ("art:BoundaryAttack(max_iter=15)", "l2", 0.95),
-    ("art:SignOPTAttack(query_limit=60, num_trial=5, k=5)", "l2", 0.7),
+    ("art:SignOPTAttack(query_limit=60, num_trial=5, k=5)", "l2", 0.6),
 ]
 """Attacks without a budget, with the share of samples for which they find an adversarial input at all."""
 

@@ -69,8 +69,6 @@ def test_what_is_stored_is_no_work_and_what_like_cells_took_counts(tmp_path: Pat
     assert worthwhile_workers(spec, plan, CATALOG) == 1
     for again in ({"fresh": True}, {"seeds": [7]}):
         assert worthwhile_workers(*planned(tmp_path / "rbl.db", 9e5, **settings, **again), CATALOG) == 1
-    stranger = planned(tmp_path / "rbl.db", 9e5, **{**settings, "attacks": ["square"]})
-    assert worthwhile_workers(*stranger, CATALOG) == 16
 
 
 # ---------------------------------------------------------------- the executor that follows
