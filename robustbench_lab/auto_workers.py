@@ -12,7 +12,7 @@ from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.records import Cell, WorkUnit
 from robustbench_lab.result_store import open_store
 from robustbench_lab.run_plan import RunPlan
-from robustbench_lab.scheduler import Scope, cells_to_do
+from robustbench_lab.scheduler import Scope, cells_to_do, is_whole
 from robustbench_lab.unit_costs import UnitCosts
 
 WORTH_SECONDS = 8.0
@@ -24,18 +24,13 @@ WORKER_BYTES = 2 << 30
 def worthwhile_workers(spec: ExperimentSpec, plan: RunPlan, catalog: Catalog) -> int:
     """Processes that finish a plan's open cells soonest; at least 1.
 
-    Small networks gain little from a second thread and much from a second process. What cannot be cut (attacks that
-    look at all samples together) keeps its process busy for as long as it takes, so there are never more than the rest
-    of the work fills meanwhile.
+    Small networks gain little from a second thread and much from a second process. A cell that is never cut keeps its
+    process busy for as long as it takes, so there are never more than the rest of the work fills meanwhile.
     """
     costs = UnitCosts("cpu", plan.input_values)
     to_do = _open_cells(spec, plan, costs)
     seconds = [costs.seconds(WorkUnit(cell, 0, len(cell.samples.sample_ids))) for cell in to_do]
-    whole = [
-        one
-        for cell, one in zip(to_do, seconds, strict=True)
-        if catalog.find("attacks", cell.attack.name, cell.task).spec.joint
-    ]
+    whole = [one for cell, one in zip(to_do, seconds, strict=True) if is_whole(cell, catalog)]
     worth = int(sum(seconds) / max([WORTH_SECONDS, *whole]))
     fitting = free_memory() // WORKER_BYTES
     threads = allowed_threads() // (spec.threads_per_worker or 1)

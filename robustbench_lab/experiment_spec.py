@@ -102,7 +102,7 @@ Adversary = Annotated[str, PlainValidator(_adversary)]
 Count = Annotated[int, Field(gt=0)]
 Duration = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
 AUTO_EXECUTOR = "auto"
-"""`local` where the run has several slots, otherwise `inline`."""
+"""`local` where work units are better off in processes of their own, otherwise `inline` (`executor_choice.py`)."""
 
 
 class ExperimentSpec(BaseModel):
@@ -127,7 +127,7 @@ class ExperimentSpec(BaseModel):
     slots_per_gpu: Count = 1
     """Work units that run side by side on a GPU."""
     workers: Count | None = None
-    """Work units that run side by side on the CPU; None: one."""
+    """Work units that run side by side on the CPU; None: as many as the run is worth."""
     threads_per_worker: Count | None = None
     """CPU threads of a work unit; None: all, shared out evenly."""
     adversary: Annotated[list[Adversary], Listed, Field(min_length=1)] = [ADAPTIVE]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from robustbench_lab.attack_checkpoint import checkpoint_path, kept_slices, remove_checkpoint, remove_checkpoints
+from robustbench_lab.catalog import Catalog
 from robustbench_lab.cutting import Range, UnitSize, cut, cut_on_grid, disjoint, gaps
 from robustbench_lab.dispatch import Order
 from robustbench_lab.errors import PluginError
@@ -139,9 +140,9 @@ class Schedule:
     def _grid(self, cell: Cell, size: UnitSize) -> list[WorkUnit]:
         """The units of a cell whose numbers depend on how it is cut: always the same. Empty for all other cells."""
         catalog = self.context.catalog
-        attack = catalog.find("attacks", cell.attack.name, cell.task).spec
-        if attack.joint or catalog.find("threat_models", cell.threat_model.name, cell.task).spec.shared:
+        if is_whole(cell, catalog):
             return [WorkUnit(cell, 0, len(cell.samples.sample_ids))]
+        attack = catalog.find("attacks", cell.attack.name, cell.task).spec
         randomized = catalog.find("defenses", cell.defense.name, cell.task).spec.randomized
         depends = attack.compares_samples or randomized or not attack.sample_deterministic
         return cut_on_grid(cell, size.fixed()) if depends else []
@@ -223,6 +224,13 @@ def cells_to_do(cells: Sequence[Cell], store: ResultStore, scope: Scope) -> list
     stored = store.stored_statuses(ids).keys()
     again = store.failed_or_cancelled(ids) if scope.retry_failed else set()
     return [cell for cell in cells if cell.cell_id not in stored or cell.cell_id in again]
+
+
+def is_whole(cell: Cell, catalog: Catalog) -> bool:
+    """Whether a cell is never cut: its attack looks at all samples together, or one change counts for all of them."""
+    attack = catalog.find("attacks", cell.attack.name, cell.task).spec
+    threat_model = catalog.find("threat_models", cell.threat_model.name, cell.task).spec
+    return bool(attack.joint or threat_model.shared)
 
 
 def notify_finished(observers: Iterable[RunObserver], *, interrupted: bool) -> None:

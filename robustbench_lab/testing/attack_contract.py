@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -98,8 +99,10 @@ def check_attack_on_gpu(
     except RefusedByGpuError as error:
         advice = "make tensors on problem.clean.device, and NumPy's of tensor.cpu()"
         return [f"on a GPU it stops with {describe_error(error)}: {advice}"]
-    except Exception:  # noqa: S110 (what a simulation cannot do is not the attack's fault; the CPU has judged it)
-        pass
+    except Exception as error:  # what a simulation cannot do is not the attack's fault, which has worked on the CPU
+        warnings.warn(
+            f"in {norm}: not tried on a simulated GPU, which cannot do this: {describe_error(error)}", stacklevel=2
+        )
     return []
 
 

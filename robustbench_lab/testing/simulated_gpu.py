@@ -34,7 +34,7 @@ class RefusedByGpuError(RuntimeError):
 
 @contextmanager
 def simulated_gpu() -> Iterator[torch.device]:
-    """While it lasts, the device is there, in this thread."""
+    """While it lasts, the device is there. For one thread: meanwhile no other one may make tensors on real devices."""
     changed: dict[str, Any] = {name: _made_on_cpu(getattr(torch, name)) for name in FROM_DATA}
     changed["inference_mode"] = torch.no_grad  # which wrapped tensors do not know
     with patch.multiple(torch, **changed), _Mode():  # type: ignore[no-untyped-call]

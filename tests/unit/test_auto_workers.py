@@ -10,6 +10,7 @@ import pytest
 
 from robustbench_lab import auto_workers, executor_choice
 from robustbench_lab.auto_workers import WORKER_BYTES, WORTH_SECONDS, worthwhile_workers
+from robustbench_lab.component_syntax import Component
 from robustbench_lab.executor_choice import choose_executor
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
@@ -48,6 +49,16 @@ def test_each_process_has_work_that_its_start_is_worth(tmp_path: Path, seconds: 
 
 def test_an_attack_that_cannot_be_cut_gets_all_threads(tmp_path: Path) -> None:
     assert worthwhile_workers(*planned(tmp_path / "rbl.db", 9e5, attacks=["universal"]), CATALOG) == 1
+
+
+def test_so_does_one_change_for_all_samples_whatever_the_attack(tmp_path: Path) -> None:
+    series = {"models": ["demand-dlinear"], "attacks": ["pgd"], "threat_models": ["series(eps=0.1)"]}
+    spec, plan = planned(tmp_path / "rbl.db", 9e5, **series)
+    assert worthwhile_workers(spec, plan, CATALOG) == 16
+    shared = CATALOG.resolve("threat_models", Component("recorded-series", {"eps": 0.1}))
+    (cell,) = plan.cells
+    whole = replace(plan, cells=(replace(cell, threat_model=shared),))
+    assert worthwhile_workers(spec, whole, CATALOG) == 1
 
 
 def test_threads_and_memory_are_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,10 +113,11 @@ def _momentum_search(
 
 
 def apgd_from_larger_balls(problem: AttackProblem, *, steps: int, loss: str) -> None:
-    """One search in linf or l2 that begins outside the budget (Croce et al. 2024, section 3.3: red-eps APGD).
+    """One search in linf or l2 that begins outside the budget (Croce et al. 2024).
 
     Three tenths of the steps in a ball of twice the budget, three tenths in one of 1.5 times it, the rest within it;
-    each goes on from the best point of the one before.
+    each goes on from the best point of the one before, as in the authors' code (linf alone there):
+    https://github.com/nmndeep/Robust-Segmentation, semseg/attacker.py, apgd_largereps.
     """
     query = partial(problem.loss_and_gradient, loss=loss)
     aimed = problem.open_positions.new_zeros(problem.open_samples, 1)
