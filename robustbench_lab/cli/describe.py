@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_lab.cli.common_flags import Plugins
-from robustbench_lab.cli.listing import Kind
+from robustbench_lab.cli.common_flags import Json, Plugins
+from robustbench_lab.cli.listing import Kind, row
 
 if TYPE_CHECKING:
-    from robustbench_lab.catalog import Catalog
+    from robustbench_lab.catalog import Catalog, Entry
 
 
 def describe(
@@ -21,28 +22,57 @@ def describe(
             metavar="[KIND] NAME", help="Its name, such as pgd; before it its kind, where several have one."
         ),
     ],
+    json: Json = False,
     plugin: Plugins = None,
 ) -> None:
     """Show a component's parameters, defaults and documentation."""
-    from robustbench_lab.cli.output import console
+    from robustbench_lab.cli.output import print_json
     from robustbench_lab.pipeline import open_catalog
-    from robustbench_lab.printable_text import printable
 
     catalog = open_catalog(plugin or [])
     kind, name = _kind_and_name(catalog, words)
-    key = kind.replace("-", "_")
+    described = [_description(catalog, kind, entry) for entry in catalog.named(kind.replace("-", "_"), name)]
+    if json:
+        print_json(described)
+        return
+    for one in described:
+        _print(one, tell_tasks=len(described) > 1)
+
+
+def _description(catalog: Catalog, kind: str, entry: Entry) -> dict[str, Any]:
+    """What `rbl list` says of a component, with its parameters and documentation."""
+    key, name = kind.replace("-", "_"), entry.spec.name
+    task = entry.spec.tasks[0] if entry.spec.tasks else None
+    parameters = [
+        {"name": one.name, "required": True}
+        if one.default is one.empty
+        else {"name": one.name, "required": False, "default": _json_value(one.default)}
+        for one in catalog.parameters(key, name, task)
+    ]
+    documentation = inspect.getdoc(catalog.load_factory(key, name, task)) or entry.spec.summary
+    return {**row(entry), "kind": kind, "parameters": parameters, "documentation": documentation}
+
+
+def _json_value(default: Any) -> Any:
+    """What JSON has no word for is written as Python would."""
+    if isinstance(default, (list, tuple)):
+        return [_json_value(one) for one in default]
+    if isinstance(default, float):
+        return default if isfinite(default) else repr(default)
+    return default if default is None or isinstance(default, (bool, int, str)) else repr(default)
+
+
+def _print(component: dict[str, Any], *, tell_tasks: bool) -> None:
+    from robustbench_lab.cli.output import console
+    from robustbench_lab.printable_text import printable
+
     out = console()
-    entries = catalog.named(key, name)
-    for entry in entries:
-        tasks = f", for {' and '.join(entry.spec.tasks)}" if len(entries) > 1 else ""
-        plugin_name = printable(entry.plugin.name)
-        out.print(f"{entry.spec.name}  ({plugin_name} {printable(entry.version)}{tasks})")
-        task = entry.spec.tasks[0] if entry.spec.tasks else None
-        for parameter in catalog.parameters(key, name, task):
-            default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
-            out.print(f"  {parameter.name}: {default}")
-        documentation = inspect.getdoc(catalog.load_factory(key, name, task)) or entry.spec.summary
-        out.print("\n" + "\n".join(printable(line) for line in documentation.splitlines()))
+    tasks = f", for {' and '.join(component['tasks'])}" if tell_tasks else ""
+    out.print(f"{component['name']}  ({printable(component['plugin'])} {printable(component['version'])}{tasks})")
+    for one in component["parameters"]:
+        default = "required" if one["required"] else f"default {one['default']!r}"
+        out.print(f"  {one['name']}: {default}")
+    out.print("\n" + "\n".join(printable(line) for line in component["documentation"].splitlines()))
 
 
 def _kind_and_name(catalog: Catalog, words: list[str]) -> tuple[str, str]:

@@ -292,6 +292,13 @@ def test_listings_for_people_name_everything_and_a_description_gives_defaults(tm
     assert rbl(tmp_path, "describe", "pgd").out == rbl(tmp_path, "describe", "attack", "pgd").out == described
     assert re.search(r"^  restarts: default 1$", described, re.MULTILINE)
     assert "restarts: searches from different random starts" in described
+    (as_json,) = json.loads(rbl(tmp_path, "describe", "pgd", "--json").out)
+    (listed,) = (one for one in json.loads(rbl(tmp_path, "list", "attacks", "--json").out) if one["name"] == "pgd")
+    assert {key: as_json[key] for key in listed} == listed
+    assert {"name": "restarts", "required": False, "default": 1} in as_json["parameters"]
+    assert as_json["documentation"] in described
+    (required,) = json.loads(rbl(tmp_path, "describe", "dataset", "csv", "--json").out)
+    assert {"name": "path", "required": True} in required["parameters"]
     plugins = {row["name"]: row for row in rbl(tmp_path, "plugins", "list", "--json").document}
     assert {"rbl-attacks", "rbl-reference", "rbl-core"} <= set(plugins)
     assert {row["error"] for row in plugins.values()} == {None}
