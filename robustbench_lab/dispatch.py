@@ -79,17 +79,21 @@ class Dispatcher:
             if len(kept) < len(group):
                 self._set_group(name, kept)
 
+    def queued(self) -> Iterator[WorkUnit]:
+        """What was not given out yet."""
+        return (one.unit for one in self._priced())
+
     def put_back(self, unit: WorkUnit) -> None:
         """A unit that was given out is to be given out again."""
-        self._arrange([(-1, unit), *((one.position, one.unit) for one in self._queued())])
+        self._arrange([(-1, unit), *((one.position, one.unit) for one in self._priced())])
 
     def reprice(self) -> None:
         """Costs are better known now."""
-        self._arrange([(one.position, one.unit) for one in self._queued()])
+        self._arrange([(one.position, one.unit) for one in self._priced()])
 
     # ------------------------------------------------------------ inside
 
-    def _queued(self) -> Iterator[_Priced]:
+    def _priced(self) -> Iterator[_Priced]:
         return (one for group in self._groups.values() for one in group)
 
     def _arrange(self, units: Iterable[tuple[int, WorkUnit]]) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from robustbench_lab.device_slots import Slot
 from robustbench_lab.dispatch import Dispatcher, Order
 from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
+from robustbench_lab.result_store.claims import Claim
+from robustbench_lab.shared_cells import SharedCells
 from robustbench_lab.unit_costs import UnitCosts
 
 REPRICED_AFTER = 0.02
@@ -38,6 +40,12 @@ class PendingUnits:
     """Called once, when no more units are given out although there are some."""
     cancelled: Callable[[str], None] = lambda _cell_id: None
     """Called with a cancelled cell when units of it are left out."""
+    claim: Callable[[str], Claim] = lambda _cell_id: Claim.OURS
+    """Asked with each cell before its first unit is given out."""
+    stored_elsewhere: Callable[[str], None] = lambda _cell_id: None
+    """Called with a cell that another run has stored meanwhile, in place of giving out its units."""
+    inherited: Callable[[str], Iterable[WorkUnit]] = lambda _cell_id: ()
+    """Called with a cell that another run has left; returns what is still to evaluate of it."""
     clock: Callable[[], float] = time.monotonic
     """Seconds from any moment on."""
     stopped: str | None = None
@@ -55,17 +63,34 @@ class PendingUnits:
         self._on_device = Counter(slot.device for slot in self.slots)
         self._stop_asked: str | None = None
         self._cancel_asked: set[str] = set()
+        self._shared = SharedCells(lambda cell_id: self.claim(cell_id), self.clock)
 
     def take(self, slot: Slot) -> WorkUnit | None:
         """The next unit for a free slot; None: nothing for it now."""
         self._running.pop(slot, None)
         self._look_for_cancelled_cells()
         self._look_at_the_clock()
-        unit = self._dispatcher.take(slot, lambda one: self._fits(one, slot))
+        self._look_at_other_runs()
+        unit = self._next(slot)
+        while self._take_in_changes() and unit is None:
+            unit = self._next(slot)
         if unit is not None:
             self._running[slot] = unit
             self._count_cell(unit.cell.cell_id)
         return unit
+
+    def waits_for(self) -> int:
+        """How many cells are left, where other runs are at every one of them; otherwise 0. Then asks for them again."""
+        self._look_for_cancelled_cells()
+        self._look_at_the_clock()
+        left = {unit.cell.cell_id for unit in self._dispatcher.queued()}
+        waits = len(left) if self._shared.hold(left) else 0
+        self._look_at_other_runs()
+        return waits
+
+    def has_units(self) -> bool:
+        """Whether there are units that were not given out."""
+        return len(self._dispatcher) > 0
 
     def stop(self, reason: str) -> None:
         """Give out no more units. Only notes it, so that a signal handler may call it."""
@@ -82,7 +107,7 @@ class PendingUnits:
     def drop(self, cell_id: str) -> None:
         """A cell's other units are not needed any more."""
         self._dropped.add(cell_id)
-        self._dispatcher.drop(lambda unit: unit.cell.cell_id == cell_id)
+        self._forget(cell_id)
 
     def ended(self, cell: Cell, record: UnitRecord) -> bool:
         """Learn from a unit that has ended. False: it is to be evaluated again, alone on its device."""
@@ -106,6 +131,33 @@ class PendingUnits:
         return True
 
     # ------------------------------------------------------------ inside
+
+    def _next(self, slot: Slot) -> WorkUnit | None:
+        return self._dispatcher.take(slot, lambda unit: self._fits(unit, slot) and self._is_ours(unit.cell.cell_id))
+
+    def _is_ours(self, cell_id: str) -> bool:
+        return cell_id in self._begun or self._shared.is_ours(cell_id)
+
+    def _look_at_other_runs(self) -> None:
+        self._shared.ask_again()
+        self._take_in_changes()
+
+    def _take_in_changes(self) -> bool:
+        """Of the cells that other runs have. Whether there were any."""
+        changes = self._shared.changes()
+        for cell_id, answer in changes.items():
+            if answer is Claim.STORED:
+                self.drop(cell_id)
+                self.stored_elsewhere(cell_id)
+            else:
+                self._forget(cell_id)
+                for unit in self.inherited(cell_id):
+                    self._dispatcher.put_back(unit)
+        return bool(changes)
+
+    def _forget(self, cell_id: str) -> None:
+        self._shared.forget(cell_id)
+        self._dispatcher.drop(lambda unit: unit.cell.cell_id == cell_id)
 
     def _look_at_the_clock(self) -> None:
         hours = self.limits.hours

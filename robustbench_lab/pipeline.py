@@ -80,7 +80,11 @@ def run_experiment(
     with open_store(spec.database, artifacts_folder=spec.artifacts) as store:
         schedule = _schedule(store, executor, context, spec, tracker)
         run_id = store.begin_run(command, spec.to_json(), environment())
-        with Heartbeat(store.board, run_id, tracker, schedule.cancel), store.batched():
+        with (
+            store.claiming(run_id, replaces_failed=spec.retry_failed) as schedule.claim,
+            Heartbeat(store.board, run_id, tracker, schedule.cancel),
+            store.batched(),
+        ):
             interrupted = _evaluate(schedule, run_id, plan, spec)
         store.finish_run(run_id, "interrupted" if interrupted else "finished")
         records = store.cells(ids=[cell.cell_id for cell in plan.cells])

@@ -51,6 +51,12 @@ class RunObserver:
     def cell_finished(self, record: CellRecord) -> None:
         """The cell is in the store."""
 
+    def cell_found(self, record: CellRecord) -> None:
+        """Another run has stored the cell meanwhile; it comes without outcomes."""
+
+    def run_waiting(self, cells: int) -> None:
+        """All that is left are so many cells that other runs on the same database evaluate."""
+
     def run_stopping(self, reason: str) -> None:
         """No more units are given out (Ctrl-C, --max-hours, --max-cells); what runs is finished."""
 
@@ -91,6 +97,14 @@ class GuardedObserver(RunObserver):
     def cell_finished(self, record: CellRecord) -> None:
         """Passed on."""
         self._tell("cell_finished", record)
+
+    def cell_found(self, record: CellRecord) -> None:
+        """Passed on."""
+        self._tell("cell_found", record)
+
+    def run_waiting(self, cells: int) -> None:
+        """Passed on."""
+        self._tell("run_waiting", cells)
 
     def run_stopping(self, reason: str) -> None:
         """Passed on."""

@@ -43,6 +43,8 @@ class RunState:
     ok: int
     failed: int
     skipped: int
+    found: int
+    """Cells that other runs have stored meanwhile."""
     units: int
     """Finished."""
     retries: int
@@ -54,6 +56,8 @@ class RunState:
     """Until the run ends; None while nothing tells."""
     stopping: str | None
     """Why no more units begin; None while they do."""
+    waiting: int
+    """Cells of other runs that it waits for; 0 while there is anything else to do."""
 
     @property
     def done(self) -> int:
@@ -77,7 +81,8 @@ class RunState:
             "ok": self.ok,
             "failed": self.failed,
             "skipped": self.skipped,
-            "left": self.to_do - self.done,
+            "found": self.found,
+            "left": self.to_do - self.done - self.found,
             "units": self.units,
             "retries": self.retries,
             "passes": self.passes,
@@ -85,6 +90,7 @@ class RunState:
             "seconds": self.seconds,
             "seconds_left": self.seconds_left,
             "stopping": self.stopping,
+            "waiting": self.waiting,
             "slots": [self._slot(slot) for slot in self.slots],
         }
 

@@ -87,6 +87,8 @@ class RunTracker(RunObserver):
     _slots: dict[str, _SlotAccount] = field(default_factory=dict)
     _passes: int = 0
     _retries: int = 0
+    _found: int = 0
+    _waiting: int = 0
     _stopping: str | None = None
     _work: dict[str, _CellWork] = field(default_factory=dict)
     _sums: _Sums = field(default_factory=lambda: _Sums(0.0, 0.0, -math.inf))
@@ -104,12 +106,14 @@ class RunTracker(RunObserver):
                 ok=self._cells[Status.OK],
                 failed=self._cells[Status.FAILED],
                 skipped=self._cells[Status.SKIPPED],
+                found=self._found,
                 units=sum(one.units for one in slots),
                 retries=self._retries,
                 passes=self._passes + sum(one.passes for one in slots),
                 seconds=0.0 if self._began is None else now - self._began,
                 seconds_left=self._seconds_left(slots),
                 stopping=self._stopping,
+                waiting=self._waiting,
             )
 
     # ------------------------------------------------------------ events
@@ -133,6 +137,7 @@ class RunTracker(RunObserver):
             account = self._account(slot)
             account.end_unit(self._now())
             account.unit, account.began = unit, self._now()
+            self._waiting = 0
 
     def unit_progressed(self, progress: UnitProgress) -> None:
         """How far it is."""
@@ -159,8 +164,18 @@ class RunTracker(RunObserver):
         """Nothing of the cell is left to do."""
         with self._lock:
             self._cells[record.status] += 1
-            if work := self._work.get(record.cell.cell_id):
-                work.left = 0
+            self._leave_none(record)
+
+    def cell_found(self, record: CellRecord) -> None:
+        """Nothing of the cell is left to do here."""
+        with self._lock:
+            self._found += 1
+            self._leave_none(record)
+
+    def run_waiting(self, cells: int) -> None:
+        """The slots are free."""
+        with self._lock:
+            self._waiting = cells
 
     def run_stopping(self, reason: str) -> None:
         """Only what runs is finished."""
@@ -171,6 +186,7 @@ class RunTracker(RunObserver):
         """The account is closed: the clock stands still."""
         with self._lock:
             self._ended = self.clock()
+            self._waiting = 0
             for account in self._slots.values():
                 account.end_unit(self._ended)
 
@@ -203,6 +219,10 @@ class RunTracker(RunObserver):
 
     def _expected(self, unit: WorkUnit) -> float:
         return self.price(unit.cell) * (unit.stop - unit.start)
+
+    def _leave_none(self, record: CellRecord) -> None:
+        if work := self._work.get(record.cell.cell_id):
+            work.left = 0
 
     def _account(self, slot: Slot) -> _SlotAccount:
         return self._slots.setdefault(slot.name, _SlotAccount(slot))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from robustbench_lab.attack_checkpoint import checkpoint_path, kept_slices, remove_checkpoint, remove_checkpoints
@@ -16,10 +17,14 @@ from robustbench_lab.metric_values import Metric
 from robustbench_lab.pending_units import Limits, PendingUnits
 from robustbench_lab.records import CANCELLED, Cell, Status, UnitRecord, WorkUnit
 from robustbench_lab.result_store import ResultStore
+from robustbench_lab.result_store.claims import Claim
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_plan import RunPlan
 from robustbench_lab.run_tracker import RunTracker
 from robustbench_lab.unit_costs import UnitCosts
+
+WAIT_SECONDS = 0.5
+"""Between two looks at what other runs have done."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Schedule:
     limits: Limits = field(default_factory=Limits)
     tracker: RunTracker | None = None
     """Is told what cells are expected to cost."""
+    claim: Callable[[str], Claim] = lambda _cell_id: Claim.OURS
+    """What other runs on the same database do with a cell: `ResultStore.claiming`."""
     _open: dict[str, list[UnitRecord]] = field(default_factory=dict)
     _pending: PendingUnits | None = None
     _stop_asked: str | None = None
@@ -61,23 +68,45 @@ class Schedule:
         costs.learn(self.store.timings({cell.model.label for cell in to_do}))
         if self.tracker:
             self.tracker.price = costs.seconds_per_sample
-        units = self._units(to_do, costs, plan.sample_bytes, run_id, scope)
+        run_seconds = sum(costs.seconds(WorkUnit(cell, 0, len(cell.samples.sample_ids))) for cell in to_do)
+        share = _Share(costs, plan.sample_bytes, run_seconds, len(self.context.slots))
+        units = self._units(to_do, share, run_id)
         pending = PendingUnits(units, self.context.slots, costs, self.order, self.limits, self._tell_stopping)
         self._pending = pending
         if self._stop_asked:
             pending.stop(self._stop_asked)
         cells = {cell.cell_id: cell for cell in to_do}
         pending.cancelled = lambda cell_id: self._leave_out(cells[cell_id], run_id)
-        for record in self.executor.run(pending, self.context):
-            if not (isinstance(record, UnitRecord) and record.cell_id in cells):
-                raise PluginError(f"executor '{self.executor.name}' handed in what is no record of a unit of this run")
-            if pending.ended(cells[record.cell_id], record):
-                self._take(record, cells[record.cell_id], run_id)
+        if not scope.fresh:
+            pending.claim = self.claim
+        pending.stored_elsewhere = self._take_from_store
+        pending.inherited = lambda cell_id: self._units([cells[cell_id]], share, run_id)
+        self._evaluate(pending, cells, run_id)
+        while self._wait_for_others(pending):
+            self._evaluate(pending, cells, run_id)
         if self._open and not pending.stopped:
             lost = f"{len(self._open)} of {len(to_do)} cells unfinished"
             raise PluginError(
                 f"executor '{self.executor.name}' ended with {lost}: it must yield a record for each unit"
             )
+
+    def _evaluate(self, pending: PendingUnits, cells: Mapping[str, Cell], run_id: str) -> None:
+        for record in self.executor.run(pending, self.context):
+            if not (isinstance(record, UnitRecord) and record.cell_id in cells):
+                raise PluginError(f"executor '{self.executor.name}' handed in what is no record of a unit of this run")
+            if pending.ended(cells[record.cell_id], record):
+                self._take(record, cells[record.cell_id], run_id)
+
+    def _wait_for_others(self, pending: PendingUnits) -> bool:
+        """Until no cell is left that another run evaluates, or one of them is free again: whether that is so."""
+        told = 0
+        while count := pending.waits_for():
+            if count != told:
+                told = count
+                for observer in self.context.observers:
+                    observer.run_waiting(count)
+            time.sleep(WAIT_SECONDS)
+        return told > 0 and pending.has_units()
 
     def stop(self, reason: str) -> None:
         """Begin no more units; what runs is finished. May be called by a signal handler, at any time."""
@@ -106,36 +135,31 @@ class Schedule:
 
     # ------------------------------------------------------------ cells to units
 
-    def _units(
-        self, cells: Sequence[Cell], costs: UnitCosts, sample_bytes: Mapping[str, int], run_id: str, scope: Scope
-    ) -> list[WorkUnit]:
+    def _units(self, cells: Sequence[Cell], share: _Share, run_id: str) -> list[WorkUnit]:
         """The units still missing; cells complete already are closed."""
-        stored = {} if scope.fresh else self.store.open_units([cell.cell_id for cell in cells])
-        run_seconds = sum(costs.seconds(WorkUnit(cell, 0, len(cell.samples.sample_ids))) for cell in cells)
+        stored = {} if self._scope.fresh else self.store.open_units([cell.cell_id for cell in cells])
         checkpointed = kept_slices(self.context.options.checkpoints) if self.context.options.resume else {}
         units = []
         for cell in cells:
-            size = UnitSize(sample_bytes.get(cell.dataset.identity, 0))
-            fair = size.fair(costs.seconds_per_sample(cell), run_seconds, len(self.context.slots))
-            missing = self._missing(cell, stored.get(cell.cell_id, []), checkpointed.get(cell.cell_id, []), size, fair)
+            missing = self._missing(cell, stored.get(cell.cell_id, []), checkpointed.get(cell.cell_id, []), share)
             units += missing
             if not missing:
                 self._close(cell, run_id)
         return units
 
     def _missing(
-        self, cell: Cell, stored: Sequence[UnitRecord], checkpointed: Sequence[Range], size: UnitSize, fair: int
+        self, cell: Cell, stored: Sequence[UnitRecord], checkpointed: Sequence[Range], share: _Share
     ) -> list[WorkUnit]:
         """What stored units leave of a cell, as units. An attack that has left a checkpoint goes on with its slice."""
         count = len(cell.samples.sample_ids)
-        if grid := self._grid(cell, size):
+        if grid := self._grid(cell, share.size(cell)):
             known = {(record.start, record.stop): record for record in stored}
             self._open[cell.cell_id] = [known[one.start, one.stop] for one in grid if (one.start, one.stop) in known]
             return [one for one in grid if (one.start, one.stop) not in known]
         kept = disjoint(((record.start, record.stop) for record in stored), [(0, count)])
         self._open[cell.cell_id] = [record for record in stored if (record.start, record.stop) in kept]
         begun = disjoint(checkpointed, gaps(count, kept))
-        return [WorkUnit(cell, *one) for one in begun] + cut(cell, gaps(count, sorted(kept + begun)), fair)
+        return [WorkUnit(cell, *one) for one in begun] + cut(cell, gaps(count, sorted(kept + begun)), share.fair(cell))
 
     def _grid(self, cell: Cell, size: UnitSize) -> list[WorkUnit]:
         """The units of a cell whose numbers depend on how it is cut: always the same. Empty for all other cells."""
@@ -171,6 +195,14 @@ class Schedule:
             checkpoint = checkpoint_path(folder, record.cell_id, record.start, record.stop)
             self.store.when_stored(lambda: remove_checkpoint(checkpoint))
 
+    def _take_from_store(self, cell_id: str) -> None:
+        """Another run has closed the cell."""
+        if self._open.pop(cell_id, None) is None:
+            return
+        for record in self.store.cells(ids=[cell_id], with_outcomes=False):
+            for observer in self.context.observers:
+                observer.cell_found(record)
+
     def _leave_out(self, cell: Cell, run_id: str) -> None:
         """Close a cancelled cell; where a unit of it runs, when that has ended."""
         self._cancelled.add(cell.cell_id)
@@ -191,6 +223,25 @@ class Schedule:
     def _tell_stopping(self, reason: str) -> None:
         for observer in self.context.observers:
             observer.run_stopping(reason)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What decides how large a unit is."""
+
+    costs: UnitCosts
+    sample_bytes: Mapping[str, int]
+    """Dataset's identity to the bytes of a sample."""
+    run_seconds: float
+    """Expected of all cells together, on one slot."""
+    slots: int
+
+    def size(self, cell: Cell) -> UnitSize:
+        return UnitSize(self.sample_bytes.get(cell.dataset.identity, 0))
+
+    def fair(self, cell: Cell) -> int:
+        """Samples a unit."""
+        return self.size(cell).fair(self.costs.seconds_per_sample(cell), self.run_seconds, self.slots)
 
 
 def _cancelled_unit(cell: Cell, device: str) -> UnitRecord:

@@ -43,6 +43,7 @@ class RayExecutor:
     def run(self, queue: UnitQueue, context: ExecutionContext) -> Iterator[UnitRecord]:
         """Records as units end."""
         crew = None
+        self._connected = connect(self.address) or self._connected  # a second call comes after the first has left
         try:
             crew = Crew(queue, context, _plugin_files(context), self.silence)
             yield from crew.work()

@@ -50,6 +50,10 @@ class LiveView(RunObserver):
         """Leave a line above."""
         self._say(f"{cell_name(record.cell)}: {result_text(record, self._headline)}")
 
+    def cell_found(self, record: CellRecord) -> None:
+        """Leave a line above."""
+        self._say(f"{cell_name(record.cell)}: evaluated by another run")
+
     def run_finished(self, interrupted: bool) -> None:  # noqa: ARG002 (the observer's)
         """Give the terminal back."""
         if self._shown is not None:

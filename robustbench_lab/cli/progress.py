@@ -44,5 +44,14 @@ class LineProgress(RunObserver):
         self._done += 1
         self._say(f"[{self._done}/{self._total}] {cell_name(record.cell)}: {result_text(record, self._headline)}")
 
+    def cell_found(self, record: CellRecord) -> None:
+        """Say that somebody else did it."""
+        self._done += 1
+        self._say(f"[{self._done}/{self._total}] {cell_name(record.cell)}: evaluated by another run")
+
+    def run_waiting(self, cells: int) -> None:
+        """Say why nothing happens."""
+        self._say(f"waiting for {count_text(cells, 'cell')} that other runs evaluate")
+
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)  # noqa: T201

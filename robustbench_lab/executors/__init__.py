@@ -58,7 +58,8 @@ class Executor(Protocol):
     def run(self, queue: UnitQueue, context: ExecutionContext) -> Iterator[UnitRecord]:
         """One record for each unit taken, in any order. A unit that fails gives a record that says so.
 
-        It tells the observers of the units: started, progressed, retried, finished.
+        It tells the observers of the units: started, progressed, retried, finished. Called again, with the same queue,
+        where units are left that other runs on the same database had claimed and let go.
         """
         ...
 

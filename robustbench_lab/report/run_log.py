@@ -106,6 +106,14 @@ class RunLog(RunObserver):
             findings=_codes(record.findings),
         )
 
+    def cell_found(self, record: CellRecord) -> None:
+        """Another run has evaluated it."""
+        self._write("cell_found", cell_id=record.cell.cell_id, **cell_labels(record.cell), status=record.status.value)
+
+    def run_waiting(self, cells: int) -> None:
+        """For other runs."""
+        self._write("run_waiting", cells=cells)
+
     def run_stopping(self, reason: str) -> None:
         """Why."""
         self._write("run_stopping", reason=reason)

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustbench_lab.gpus import Gpu
-from robustbench_lab.report.formatting import ABSENT, duration_text, eps_text, memory_text, printable, shorten
+from robustbench_lab.report.formatting import (
+    ABSENT,
+    count_text,
+    duration_text,
+    eps_text,
+    memory_text,
+    printable,
+    shorten,
+)
 
 Document = Mapping[str, Any]
 """What `RunState.document` gives, or a slot in it."""
@@ -50,6 +58,8 @@ def run_line(state: Document) -> str:
     done = state["to_do"] - state["left"]
     counts = [f"{done:,} of {state['to_do']:,} cells done"]
     counts += [f"{state[name]:,} {name}" for name in ("failed", "skipped") if state[name]]
+    if found := state.get("found"):  # a run of an older rbl has none
+        counts.append(f"{found:,} by other runs")
     if state["stored"]:
         counts.append(f"{state['stored']:,} stored before")
     parts = [", ".join(counts)]
@@ -58,6 +68,8 @@ def run_line(state: Document) -> str:
     parts.append(f"{state['passes_per_second']:,.0f} passes/s")
     if state["retries"]:
         parts.append(f"{state['retries']} unit{'' if state['retries'] == 1 else 's'} retried")
+    if waiting := state.get("waiting"):
+        parts.append(f"waits for {count_text(waiting, 'cell')} of other runs")
     if state["stopping"]:
         parts.append(f"stopping: {printable(state['stopping'])}")
     return "; ".join(parts)

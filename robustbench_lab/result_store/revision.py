@@ -1,4 +1,4 @@
 """The schema that this code reads and writes."""
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration. Revisions are numbers that grow by one."""

@@ -157,25 +157,37 @@ class RunBoard:
         return self._transactions.write(work)
 
 
+def run_condition(connection: Connection, run_id: str) -> str | None:
+    """As `RunNotice.condition`; None where there is no such run."""
+    row = connection.execute(_SIGNS.where(schema.runs.c.id == run_id)).first()
+    return None if row is None else _condition(row, _now(connection))
+
+
+_SIGNS = select(schema.runs, schema.heartbeats).outerjoin(schema.heartbeats)
+
+
 def _notices(connection: Connection) -> list[RunNotice]:
-    runs, beats = schema.runs, schema.heartbeats
-    # By the database's own clock, which all machines share.
-    now = connection.scalars(select(func.current_timestamp(type_=schema.UtcDateTime()))).one()
-    query = select(runs, beats.c.beat_at, beats.c.host, beats.c.state).outerjoin(beats, beats.c.run_id == runs.c.id)
-    rows = connection.execute(query.order_by(runs.c.started_at.desc(), runs.c.id))
+    now = _now(connection)
+    rows = connection.execute(_SIGNS.order_by(schema.runs.c.started_at.desc(), schema.runs.c.id))
     return [_notice(row, now) for row in rows]
+
+
+def _now(connection: Connection) -> datetime:
+    """By the database's own clock, which all machines share."""
+    return connection.scalars(select(func.current_timestamp(type_=schema.UtcDateTime()))).one()
+
+
+def _condition(row: Any, now: datetime) -> str:
+    last_sign = row.beat_at or row.started_at  # an older rbl gave no heartbeats
+    silent = (now - last_sign).total_seconds() > SILENT_SECONDS
+    return "dead" if row.status == "running" and silent else str(row.status)
 
 
 def _notice(row: Any, now: datetime) -> RunNotice:
     silent = None if row.beat_at is None else max((now - row.beat_at).total_seconds(), 0.0)
-    condition = row.status
-    if condition == "running":
-        last_sign = row.beat_at or row.started_at  # an older rbl gave no heartbeats
-        if (now - last_sign).total_seconds() > SILENT_SECONDS:
-            condition = "dead"
     return RunNotice(
         run_id=row.id,
-        condition=condition,
+        condition=_condition(row, now),
         started_at=row.started_at,
         finished_at=row.finished_at,
         command=tuple(row.command),

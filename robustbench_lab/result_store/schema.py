@@ -107,6 +107,15 @@ cancellations = Table(
     Column("cells", Integer),  # how many the run cancelled; NULL: it has not answered yet
 )
 
+claims = Table(
+    "claims",
+    metadata,
+    Column("cell_id", String(64), primary_key=True),
+    Column("run_id", String(64), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("host", Text, nullable=False),
+    Column("process", Text, nullable=False),  # ProcessMark.process
+)
+
 sample_sets = Table(
     "sample_sets",
     metadata,

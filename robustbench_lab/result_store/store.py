@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from robustbench_lab.errors import UsageError, did_you_mean
+from robustbench_lab.errors import StoreError, UsageError, did_you_mean
+from robustbench_lab.process_mark import ProcessMark
 from robustbench_lab.records import CellRecord, Status, UnitRecord
-from robustbench_lab.result_store import reading, rows, writing
+from robustbench_lab.result_store import claims, reading, rows, writing
 from robustbench_lab.result_store.artifact_files import Artifact, remove_artifacts, write_artifacts
 from robustbench_lab.result_store.cell_summary import CellSummary
 from robustbench_lab.result_store.cell_timing import CellTiming
 from robustbench_lab.result_store.checking import Metrics, check
+from robustbench_lab.result_store.claims import Claim
 from robustbench_lab.result_store.commit_batches import CommitBatches, Pending
 from robustbench_lab.result_store.kept_row import KeptRow
 from robustbench_lab.result_store.kept_rows import forget_rows, keep_rows, read_rows
@@ -80,6 +82,28 @@ class ResultStore:
     def finish_run(self, run_id: str, status: Literal["finished", "interrupted"]) -> None:
         """Note how a run ended."""
         self._write(lambda connection: writing.finish_run(connection, run_id, status))
+
+    @contextmanager
+    def claiming(self, run_id: str, *, replaces_failed: bool = False) -> Iterator[Callable[[str], Claim]]:
+        """Inside, what is yielded claims a cell for the run by its id; at the end the run lets go of all its claims.
+
+        replaces_failed: stored results that are not ok are to be replaced. Where the database refuses, each cell is
+        the run's own: it may be evaluated twice, and nothing is lost.
+        """
+        mark = ProcessMark.own()
+
+        def claim(cell_id: str) -> Claim:
+            with suppress(StoreError):
+                return self._transactions.write(
+                    lambda connection: claims.claim(connection, run_id, cell_id, mark, replaces_failed=replaces_failed)
+                )
+            return Claim.OURS
+
+        try:
+            yield claim
+        finally:
+            with suppress(StoreError):
+                self._transactions.write(lambda connection: claims.release(connection, run_id))
 
     # ------------------------------------------------------------ units of cells that are not closed
 

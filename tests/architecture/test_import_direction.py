@@ -19,6 +19,7 @@ STAGES = {
     "evaluate_cell": 3,
     "result_store": 3,
     "executors": 4,
+    "shared_cells": 4,
     "unit_costs": 4,
     "auto_workers": 5,
     "result_bundle": 5,

@@ -38,7 +38,9 @@ def rbl(forked_rbl: Callable[..., subprocess.CompletedProcess[str]]) -> Rbl:
     return run
 
 
-def test_two_runs_of_the_same_cells_at_the_same_time_both_finish(database: str, in_tmp_path: Path, rbl: Rbl) -> None:
+def test_two_runs_of_the_same_cells_at_the_same_time_share_them_and_both_finish(
+    database: str, in_tmp_path: Path, rbl: Rbl
+) -> None:
     attacks = ("--attack", "fgsm", "--attack", "noise", "--task", "classification", "--samples", "30")
     attacks += ("--seed", "0", "--seed", "1", "--seed", "2")
     runs = [start(in_tmp_path, "run", *attacks, "--quiet", "--json", "--db", database) for _ in range(2)]
@@ -52,7 +54,11 @@ def test_two_runs_of_the_same_cells_at_the_same_time_both_finish(database: str, 
     with open_store(database, create=False) as store:
         assert len(store.cells()) == MODELS * ATTACKS * SEEDS
         assert all(store.units(cell["cell_id"]) == [] for cell in documents[0])
-        assert sorted(run.condition for run in store.board.runs()) == ["finished", "finished"]
+        ended = store.board.runs()
+        assert [run.condition for run in ended] == ["finished", "finished"]
+        states = [run.state for run in ended if run.state]
+        assert sum(state["ok"] for state in states) == MODELS * ATTACKS * SEEDS
+        assert all(state["ok"] + state["found"] + state["stored"] == MODELS * ATTACKS * SEEDS for state in states)
     out, err = rbl(in_tmp_path, "db", "check", "--db", database)
     assert (out, "is sound" in err) == ("", True)
 
