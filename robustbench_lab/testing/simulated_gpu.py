@@ -8,15 +8,15 @@ compare numbers only where they are known to arrive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("meta")
 """The one kind of device that autograd serves as it serves the CPU, and on which no real tensor has values."""
@@ -112,7 +112,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """On the CPU; the result is on the GPU where the operation says so, or works on what is there."""
     name = func._schema.name
-    tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+    tensors = list(_tensors((*args, *kwargs.values())))
     has_gpu = any(isinstance(one, GpuTensor) for one in tensors)
     if has_gpu:
         _refuse_mixing(name, tensors)
@@ -120,15 +120,38 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     generator = kwargs.get("generator")
     if to_gpu and generator is not None:
         raise RefusedByGpuError(f"expected a generator of the GPU, and this one is of the {generator.device}")
-    result = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+    result = func(*_each(_inner, args), **{key: _each(_inner, value) for key, value in kwargs.items()})
     if not to_gpu:
         return result
     if name == "aten::_to_copy" and any(result is _inner(one) for one in tensors):
         result = result.clone()
-    result = tree_map(lambda one: GpuTensor(one) if type(one) is Tensor else one, result)
-    if not has_gpu:
+    result = _each(lambda one: GpuTensor(one) if type(one) is Tensor else one, result)
+    if not (has_gpu and _returns_a_view(func)):
         return result
     return return_and_correct_aliasing(func, args, kwargs, result)  # type: ignore[no-untyped-call]
+
+
+def _tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
+    for one in arguments:
+        if isinstance(one, Tensor):
+            yield one
+        elif isinstance(one, (list, tuple)):
+            yield from _tensors(one)
+
+
+def _each(change: Callable[[Any], Any], values: Any) -> Any:
+    """Of an operator's arguments or results, which are in lists and tuples at most; torch's own `tree_map`, for trees
+    of any kind, takes several times as long.
+    """
+    if isinstance(values, (list, tuple)):
+        return type(values)([_each(change, one) for one in values])
+    return change(values)
+
+
+@cache
+def _returns_a_view(func: Any) -> bool:
+    """Or one of its arguments."""
+    return any(one.alias_info is not None for one in func._schema.returns)
 
 
 def _goes_to_gpu(name: str, tensors: list[Tensor], device: Any, *, has_gpu: bool) -> bool:
