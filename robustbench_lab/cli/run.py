@@ -100,7 +100,7 @@ def _summarise(result: "RunResult", database: str, *, with_reasons: bool) -> Non
         say(f"interrupted: {done} of {total} cells are in {database}; the same command goes on from there")
     elif done < total and result.stopped:
         say(f"{result.stopped}: {total - done} of {total} cells are left; the same command goes on from there")
-    elif new == 0:
+    elif new == result.state.found == 0:
         failed = any(record.status is Status.FAILED for record in result.records)
         again = (
             "--retry-failed evaluates the failed ones again, --fresh all" if failed else "--fresh evaluates them again"
@@ -109,7 +109,10 @@ def _summarise(result: "RunResult", database: str, *, with_reasons: bool) -> Non
     else:
         ended = Counter(record.status.value for record in result.records if record.status is not Status.OK)
         unlike = "".join(f", {count} {status}" for status, count in sorted(ended.items()))
-        say(f"{new} of {total} cells evaluated, {total - new} were stored{unlike}; results in {database}")
+        found = result.state.found
+        elsewhere = f", {found} by other runs" if found else ""
+        stored = total - new - found
+        say(f"{new} of {total} cells evaluated{elsewhere}, {stored} stored before{unlike}; results in {database}")
 
 
 def _exit_code(result: "RunResult") -> ExitCode:

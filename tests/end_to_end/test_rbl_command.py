@@ -120,7 +120,7 @@ def test_one_command_evaluates_the_bundled_models_and_prints_a_documented_docume
     progress = finished.run.err.splitlines()
     assert re.fullmatch(r"run [0-9a-f]{8}: 2 cells to evaluate, 0 stored already", progress[0])
     assert [line.split(" ")[0] for line in progress[1:3]] == ["[1/2]", "[2/2]"]
-    assert progress[-1] == "2 of 2 cells evaluated, 0 were stored; results in rbl.db"
+    assert progress[-1] == "2 of 2 cells evaluated, 0 stored before; results in rbl.db"
 
 
 def test_a_second_run_computes_nothing_says_so_and_prints_the_same_results(finished: Finished, rbl: Rbl) -> None:
@@ -255,7 +255,7 @@ def test_an_interrupted_run_keeps_its_finished_cells_and_the_same_command_does_t
     assert resumed.err.splitlines()[0].endswith(
         f": {4 - kept} cell{'s' if kept < 3 else ''} to evaluate, {kept} stored already"
     )
-    assert resumed.err.splitlines()[-1] == f"{4 - kept} of 4 cells evaluated, {kept} were stored; results in rbl.db"
+    assert resumed.err.splitlines()[-1] == f"{4 - kept} of 4 cells evaluated, {kept} stored before; results in rbl.db"
     assert [cell["seed"] for cell in cells] == [0, 1, 2, 3]
     unchanged = {cell["cell_id"]: cell for cell in stored}
     assert [cell for cell in cells if cell["cell_id"] in unchanged] == list(unchanged.values())
@@ -370,7 +370,7 @@ def test_what_a_plugin_prints_never_mixes_with_results_and_its_crash_costs_its_o
     assert (cells["crash"]["reason"], cells["crash"]["metrics"]) == ("RuntimeError: it broke", {})
     table = rbl(tmp_path, "run", *flags[:-1], "20", "--attack", "crash", expect=SOME_FAILED)
     assert (table.err.count("it broke"), table.out.count("it broke")) == (1, 1)  # as it ends, and beside its row
-    assert table.err.splitlines()[-1] == "2 of 2 cells evaluated, 0 were stored, 1 failed; results in rbl.db"
+    assert table.err.splitlines()[-1] == "2 of 2 cells evaluated, 0 stored before, 1 failed; results in rbl.db"
     for what in ("imported", "hook", "dataset", "attack", "system call", "library in C"):
         assert f"loud: {what}\n" in run.err
     for command in (

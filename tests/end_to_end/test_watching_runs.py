@@ -180,7 +180,7 @@ def test_a_run_that_is_stopped_from_elsewhere_ends_as_if_interrupted_and_goes_on
     assert run.returncode == INTERRUPTED
     assert "1 of 3 cells are in rbl.db; the same command goes on from there" in said
     assert newest_run(folder).condition == "interrupted"
-    assert "2 of 3 cells evaluated, 1 were stored" in rbl(folder, "run", *WAITING).stderr
+    assert "2 of 3 cells evaluated, 1 stored before" in rbl(folder, "run", *WAITING).stderr
 
 
 def test_a_run_that_was_killed_is_dead_once_it_has_been_silent_for_a_while(folder: Path, rbl: Rbl) -> None:
@@ -251,7 +251,7 @@ def test_the_live_view_stays_whole_whatever_a_plugin_writes_to_the_terminal(fold
     assert "a library written in C says hello\r\n" in shown
     assert "waits · digits-cnn · digits · linf 0.15" in shown
     assert "0 of 1 cells done" in shown
-    assert shown.splitlines()[-1] == "1 of 1 cells evaluated, 0 were stored; results in rbl.db"
+    assert shown.splitlines()[-1] == "1 of 1 cells evaluated, 0 stored before; results in rbl.db"
     assert shown.splitlines()[-2].startswith("busy ")
 
     log = (folder / "rbl-logs" / f"{run_id}.jsonl").read_text().splitlines()

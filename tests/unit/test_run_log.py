@@ -57,6 +57,8 @@ def tell_everything(observer: RunObserver, name: str) -> None:
     observer.unit_finished(unit_record(unit, name or "why"), slot)
     observer.cell_finished(replace(example_result([True] * 10), cell=cell))
     observer.cell_finished(example_gap(Status.FAILED, name or "why"))
+    observer.run_waiting(1)
+    observer.cell_found(replace(example_result([True] * 10), cell=cell))
     observer.run_stopping(name)
     observer.run_finished(True)
 
@@ -105,7 +107,7 @@ def test_no_name_or_message_can_forge_a_line(name: str) -> None:
     with TemporaryDirectory() as folder:
         tell_everything(RunLog(Path(folder)), name)
         events = lines_of(Path(folder))
-    assert len(events) == 11  # progress comes every half minute at most
+    assert len(events) == 13  # progress comes every half minute at most
     assert next(event for event in events if event["event"] == "unit_started")["attack"] == name
     assert next(event for event in events if event["event"] == "unit_retried")["reason"] == name
     for event in events:

@@ -101,6 +101,18 @@ def test_cells_are_counted_by_how_they_ended(tracker: RunTracker) -> None:
     assert state.document()["left"] == 1
 
 
+def test_cells_of_other_runs_are_waited_for_and_counted_by_themselves(tracker: RunTracker) -> None:
+    (slot,) = make_slots(["cpu"])
+    tracker.run_started("r1", [cell(2, model=name) for name in "abc"], 0)
+    tracker.run_waiting(2)
+    assert tracker.state().waiting == 2
+    tracker.cell_found(example_result([True], model="a"))
+    tracker.unit_started(WorkUnit(cell(2, model="b"), 0, 2), slot)
+    state = tracker.state()
+    assert (state.waiting, state.found, state.done) == (0, 1, 0)
+    assert state.document()["left"] == 2
+
+
 def test_progress_counts_as_passes_of_the_run_until_the_unit_ends(tracker: RunTracker) -> None:
     (slot,) = make_slots(["cpu"])
     unit = WorkUnit(cell(10), 0, 10)

@@ -71,6 +71,10 @@ def test_the_line_of_the_run() -> None:
         "stopping: Ctrl-C "
     )
     assert "left" not in run_line(state([], seconds_left=None))
+    shared = state([], found=4, waiting=1)
+    assert run_line(shared) == (
+        "12 of 48 cells done, 4 by other runs; 12 min left; 23,456 passes/s; waits for 1 cell of other runs"
+    )
 
 
 def test_the_busy_share_of_the_slots() -> None:
