@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from robustbench_lab.contracts import AttackSpec
     from robustbench_lab.records import ResolvedComponent
 
-CHECKED = ("attacks", "models", "datasets", "defenses", "objectives", "threat_models", "metrics", "reports")
+CHECKED = (
+    "attacks",
+    "models",
+    "datasets",
+    "defenses",
+    "objectives",
+    "threat_models",
+    "metrics",
+    "reports",
+    "executors",
+)
 ON_CLASSIFIERS = ("objectives", "metrics")
 """Kinds whose contract tests are made for classifiers."""
 
@@ -95,6 +105,10 @@ def _remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
             yield from contracts.check_defense(defended, entry.spec.gradient, randomized=entry.spec.randomized)
     elif kind == "models":
         yield from _model_remarks(catalog, entry)
+    elif kind == "executors":
+        from robustbench_lab.testing.executor_contract import check_executor
+
+        yield from check_executor(catalog.build(kind, made), catalog)
     else:
         yield from _rule_remarks(catalog, entry, made)
 

@@ -25,8 +25,8 @@ CATALOG = Catalog.from_plugins(load_plugins())
 FIRST_PARTY = [
     entry for kind in CHECKED for entry in CATALOG.entries(kind) if entry.plugin.distribution == "robustbench-lab"
 ]
-TAKES_LONG = {"autoattack"}
-"""Its parts are checked by themselves, and its own tests compare it with the official code."""
+TAKES_LONG = {"autoattack", "ray"}
+"""The parts of the one are checked by themselves; both have tests of their own."""
 
 
 def test_every_first_party_plugin_loads() -> None:
