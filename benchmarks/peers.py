@@ -42,7 +42,7 @@ def _run_ours(text: str, case: Case) -> Tensor:
     threat_model = catalog().resolve("threat_models", Component(case.norm, {"eps": case.eps}))
     problem = AttackProblem(
         ProblemSetting(
-            model=ready(copy.deepcopy(case.model.model), case.device),  # as `rbl run` does
+            model=_ready(case),
             objective=Untargeted(),
             threat_model=catalog().build("threat_models", threat_model),
             clean=case.inputs,
@@ -58,6 +58,12 @@ def _run_ours(text: str, case: Case) -> Tensor:
     case.model.forward_passes += problem.counted_model.forward_passes
     case.model.backward_passes += problem.counted_model.backward_passes
     return problem.candidates
+
+
+@cache
+def _ready(case: Case) -> nn.Module:
+    """Once for all attacks on a model, as in `rbl run`."""
+    return ready(copy.deepcopy(case.model.model), case.device)
 
 
 def official_autoattack(version: str = "standard") -> Contestant:
