@@ -21,7 +21,7 @@ from robustbench_lab.errors import UsageError
 from robustbench_lab.plugin_tools.image_arrays import UNIT
 from robustbench_lab.plugin_tools.image_files import UNREADABLE
 from robustbench_lab.provenance import file_sha256
-from robustbench_lab.tasks.segmentation import IGNORED
+from robustbench_lab.tasks.class_masks import IGNORED
 
 MODES = ("1", "L", "P", "I", "I;16")
 """Of Pillow: one number a pixel. Of a palette it is the number that counts, not its colour."""

@@ -24,7 +24,7 @@ def predicted_masks(record: CellRecord, model: nn.Module, inputs: NDArray[np.flo
     import torch
 
     from robustbench_lab.global_randomness import seeded
-    from robustbench_lab.tasks.segmentation_objectives import predicted_classes
+    from robustbench_lab.tasks.class_masks import predicted_classes
 
     with torch.inference_mode(), seeded(record.cell.cell_id, "pictures"):
         made = [predicted_classes(model(torch.from_numpy(one[None]))).clamp_min(0) for one in inputs]

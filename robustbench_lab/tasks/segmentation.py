@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from robustbench_lab.contracts import Estimate, Measured
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.records import Finding, Outcomes, Severity
+from robustbench_lab.tasks.class_masks import IGNORED, is_logit_maps, predicted_classes
 from robustbench_lab.tasks.classification import PROBABILITY_TOLERANCE
 from robustbench_lab.tasks.resampled_images import estimated_share, resampled_counts
 from robustbench_lab.tasks.worst_case import broken_by_any
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-IGNORED = 255
-"""Class of pixels that count nowhere, as in Pascal VOC and Cityscapes."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,6 @@ class Segmentation:
 
     def kept(self, prediction: Any) -> Any:
         """Shape and summaries of the logits, whether they are finite or probabilities: logits are large."""
-        from robustbench_lab.tasks.segmentation_objectives import is_logit_maps
-
         if not is_logit_maps(prediction):
             return {"form": [_form(prediction)]}
         import torch
@@ -86,8 +82,6 @@ class Segmentation:
 
     def measure(self, prediction: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Of each class the pixels that are right, predicted, and there: int32 `[N, K]` each."""
-        from robustbench_lab.tasks.segmentation_objectives import predicted_classes
-
         count = prediction.shape[1]
         if trouble := _mask_trouble(targets, count):
             raise SkipCell(trouble)

@@ -9,7 +9,7 @@ at all of them (Xie et al. 2017, https://arxiv.org/abs/1703.08603).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_lab.errors import SkipCell, UsageError, did_you_mean
-from robustbench_lab.tasks.segmentation import IGNORED
+from robustbench_lab.tasks.class_masks import IGNORED, predicted_classes
 
 Passes = Annotated[int, Field(ge=1)]
 Labels = Literal["truth", "self"]
@@ -26,31 +26,6 @@ adversary that has no annotations)."""
 
 BROKEN = 0.99
 """Share of the pixels from which an image is broken."""
-
-
-def is_logit_maps(prediction: Any) -> bool:
-    """Whether a prediction has the form of a segmentation network's: a float tensor `[N, K, H, W]`, K of 2 to 255."""
-    return (
-        isinstance(prediction, Tensor)
-        and prediction.ndim == 4
-        and prediction.is_floating_point()
-        and 2 <= prediction.shape[1] <= IGNORED
-    )
-
-
-def predicted_classes(logits: Tensor) -> Tensor:
-    """The class of each pixel, int64 `[B, H, W]`; -1 where a logit is NaN, because that is no decision.
-
-    Of equal logits the first, as `max` and `argmax` have it; these take three times as long on a CPU.
-    """
-    classes = logits.shape[1]
-    if classes > IGNORED or not logits.is_contiguous():
-        highest, first = logits.max(1)
-        return first.masked_fill(highest.isnan(), -1)
-    ranks = torch.arange(classes, 0, -1, dtype=torch.uint8, device=logits.device).view(-1, 1, 1)
-    reached = (logits == logits.amax(1, keepdim=True)).view(torch.uint8)  # nowhere where a logit is NaN
-    rank = reached.mul_(ranks).amax(1).long()
-    return torch.where(rank > 0, classes - rank, -1)
 
 
 def share_of(pixels: Tensor, mask: Tensor) -> Tensor:

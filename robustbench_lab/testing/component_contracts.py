@@ -12,9 +12,9 @@ from robustbench_lab.contracts import Dataset, GradientKind
 from robustbench_lab.dataset_form import wrong_dataset, wrong_labels, wrong_samples
 from robustbench_lab.preflight import check_samples
 from robustbench_lab.tasks.boxes import iou
+from robustbench_lab.tasks.class_masks import IGNORED
 from robustbench_lab.tasks.detector_output import DetectorOutput
 from robustbench_lab.tasks.forecast_output import point
-from robustbench_lab.tasks.segmentation import IGNORED
 from robustbench_lab.testing.bright_squares import BrightSquares, bright_squares
 from robustbench_lab.testing.known_forecasters import HISTORY, HORIZON, LinearForecaster
 from robustbench_lab.testing.known_models import SHAPE, HalfSpace

@@ -11,7 +11,7 @@ from PIL import Image
 from rbl_detection_data.image_masks import image_masks, voc_segmentation
 from rbl_detection_data.mask_images import MaskImages
 from robustbench_lab.errors import UsageError
-from robustbench_lab.tasks.segmentation import IGNORED
+from robustbench_lab.tasks.class_masks import IGNORED
 from robustbench_lab.testing.component_contracts import check_dataset
 
 CLASSES = 5

@@ -15,13 +15,12 @@ from robustbench_lab.errors import SkipCell, UsageError
 from robustbench_lab.model_queries import ModelQueries
 from robustbench_lab.pass_counter import PassCounter
 from robustbench_lab.tasks import segmentation_objectives
-from robustbench_lab.tasks.segmentation import IGNORED
+from robustbench_lab.tasks.class_masks import IGNORED, predicted_classes
 from robustbench_lab.tasks.segmentation_objectives import (
     LOSSES,
     SegmentationObjective,
     Targeted,
     Untargeted,
-    predicted_classes,
     weighted_cross_entropy,
 )
 

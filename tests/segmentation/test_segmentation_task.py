@@ -11,9 +11,9 @@ from sklearn.metrics import accuracy_score, jaccard_score
 
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.records import Finding, Outcomes
+from robustbench_lab.tasks.class_masks import IGNORED
 from robustbench_lab.tasks.resampled_images import resampled_counts
 from robustbench_lab.tasks.segmentation import (
-    IGNORED,
     Segmentation,
     clean_miou,
     clean_pixel_accuracy,
