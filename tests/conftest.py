@@ -26,9 +26,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # No test may ask a hub for anything: it would hang where there is no network, and differ where there is.
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Shells start what they run in the background with Ctrl-C ignored, and Python leaves it so.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Shells start what they run in the background with Ctrl-C ignored, and `nohup` with SIGHUP; Python leaves it so.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)
