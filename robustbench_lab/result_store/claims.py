@@ -6,6 +6,7 @@ then free for others. Each function takes the connection of a transaction that i
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -33,7 +34,10 @@ class Claim(StrEnum):
 RELEASED = ""
 """In place of a process."""
 _CLAIMS = schema.claims.c
-_STORED = select(schema.cells.c.status, schema.cells.c.run_id).where(schema.cells.c.cell_id == bindparam("cell"))
+_STORED = select(schema.cells.c.status, schema.cells.c.run_id, schema.cells.c.finished_at).where(
+    schema.cells.c.cell_id == bindparam("cell")
+)
+_BEGAN = select(schema.runs.c.started_at).where(schema.runs.c.id == bindparam("run"))
 _HOLDER = select(schema.claims).where(_CLAIMS.cell_id == bindparam("cell"))
 _INSERT = insert(schema.claims)
 _TAKE_OVER = update(schema.claims).where(_CLAIMS.cell_id == bindparam("cell"))
@@ -42,10 +46,10 @@ _TAKE_OVER = update(schema.claims).where(_CLAIMS.cell_id == bindparam("cell"))
 def claim(connection: Connection, run_id: str, cell_id: str, mark: ProcessMark, *, replaces_failed: bool) -> Claim:
     """Claim a cell for a run.
 
-    mark: of the process that asks. replaces_failed: a stored result that is not ok is to be replaced.
+    mark: of the process that asks. replaces_failed: a result that is not ok, from before the run, is to be replaced.
     """
     stored = connection.execute(_STORED, {"cell": cell_id}).first()
-    if stored is not None and (stored.status == Status.OK or not replaces_failed):
+    if stored is not None and not (replaces_failed and _is_old_failure(connection, stored, run_id)):
         return Claim.STORED
     holder = connection.execute(_HOLDER, {"cell": cell_id}).first()
     values = {"run_id": run_id, "host": mark.host, "process": mark.process}
@@ -54,9 +58,8 @@ def claim(connection: Connection, run_id: str, cell_id: str, mark: ProcessMark, 
         return Claim.OURS
     if holder.run_id == run_id:
         return Claim.OURS
-    if stored is not None and stored.run_id == holder.run_id:
-        return Claim.STORED  # it failed again just now
-    if _holds(connection, holder):
+    is_done = stored is not None and stored.run_id == holder.run_id
+    if not is_done and _holds(connection, holder):
         return Claim.ELSEWHERE
     connection.execute(_TAKE_OVER.values(values), {"cell": cell_id})
     return Claim.INHERITED
@@ -67,6 +70,12 @@ def release(connection: Connection, run_id: str) -> None:
     closed = select(schema.cells.c.cell_id)
     connection.execute(delete(schema.claims).where(_CLAIMS.run_id == run_id, _CLAIMS.cell_id.in_(closed)))
     connection.execute(update(schema.claims).where(_CLAIMS.run_id == run_id).values(process=RELEASED))
+
+
+def _is_old_failure(connection: Connection, stored: Any, run_id: str) -> bool:
+    """Whether a result is not ok and is from before a run; later ones are of others that have tried again, too."""
+    began: datetime = connection.scalars(_BEGAN, {"run": run_id}).one()
+    return bool(stored.status != Status.OK and stored.finished_at < began)
 
 
 def _holds(connection: Connection, holder: Any) -> bool:

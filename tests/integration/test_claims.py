@@ -53,8 +53,9 @@ def test_what_is_stored_is_nobody_s_any_more(store: ResultStore) -> None:
 
 
 def test_a_failed_cell_is_claimed_again_only_by_who_replaces_it(store: ResultStore) -> None:
-    earlier, first, second = begin(store), begin(store), begin(store)
+    earlier = begin(store)
     store.save_cell(GAP, earlier)
+    first, second = begin(store), begin(store)
     with store.claiming(first) as plain:
         assert plain(CELL.cell_id) is Claim.STORED
     with ExitStack() as both:
@@ -64,6 +65,20 @@ def test_a_failed_cell_is_claimed_again_only_by_who_replaces_it(store: ResultSto
         assert [firsts_claim(CELL.cell_id), seconds_claim(CELL.cell_id)] == [Claim.OURS, Claim.ELSEWHERE]
         store.save_cell(GAP, first)
         assert seconds_claim(CELL.cell_id) is Claim.STORED  # it has failed again just now
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_failed_cell_is_free_whether_the_run_that_stored_it_goes_on_or_was_killed(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    first = begin(store)
+    with store.claiming(first) as firsts_claim:
+        assert firsts_claim(CELL.cell_id) is Claim.OURS
+        store.save_cell(GAP, first)
+        if is_killed:
+            monkeypatch.setattr(ProcessMark, "is_gone", lambda _: True)
+        with store.claiming(begin(store), replaces_failed=True) as again:
+            assert [again(CELL.cell_id), again(CELL.cell_id)] == [Claim.INHERITED, Claim.OURS]
 
 
 @pytest.mark.parametrize("what", ["process", "silence", "condition"])
