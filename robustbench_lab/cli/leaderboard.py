@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustbench_lab.cli.common_flags import Database, Definition, OnlyTasks, Plugins
+from robustbench_lab.garbage import no_garbage
 
 if TYPE_CHECKING:
     from robustbench_lab.catalog import Catalog
@@ -45,7 +43,7 @@ def leaderboard(
     catalog = Catalog.from_plugins(load_plugins(plugin or []))
     chosen = "json" if json else format
     rows_only = catalog.find("reports", chosen).spec.rows_only
-    with _no_garbage():
+    with no_garbage():
         built = stored_leaderboard(catalog, db, definition=definition, tasks=task or [], sort=sort, rows_only=rows_only)
         if chosen == "table":
             console().print(renderable(built, rows))
@@ -65,15 +63,3 @@ def _written(catalog: Catalog, name: str, leaderboard: Leaderboard) -> str:
     except (Exception, SystemExit) as error:
         raise PluginError(f"report '{name}': {describe_error(error)}") from error
     return text
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Without the search for garbage: of the very many objects made meanwhile all are used, and it looks at each."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()

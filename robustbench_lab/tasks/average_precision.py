@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robustbench_lab.garbage import no_garbage
 from robustbench_lab.tasks.resampled_images import RESAMPLES, resampled_counts
 
 LARGE = 20_000
@@ -104,6 +105,9 @@ class AveragePrecision:
         with contextlib.redirect_stdout(io.StringIO()):
             truth = COCO(_ground_truth(self.scenes))
             evaluation = COCOeval(truth, truth.load_res(list(_results(self.scenes))), "bbox")
+            # Objects of every size: reading the matches of the other three ranges takes most of the time.
+            evaluation.params.area_rng = evaluation.params.area_rng[:1]
+            evaluation.params.area_rng_lbl = evaluation.params.area_rng_lbl[:1]
             evaluation.evaluate()
             evaluation.accumulate()
         return evaluation
@@ -151,27 +155,45 @@ def _resampled_precision(one: _ClassMatches, weights: NDArray[np.int64]) -> NDAr
     """
     objects = weights @ one.objects
     drawn = weights[:, one.image]
-    all_tried = drawn.cumsum(axis=1)
+    tried = drawn.cumsum(axis=1)
+    recalls = _recalls_reached(objects)
     result = np.zeros((len(weights), len(IOUS)))
     for threshold, (matched, ignored) in enumerate(zip(one.matched, one.ignored, strict=True)):
         hit = np.flatnonzero(matched & ~ignored)
         if len(hit):
-            tried = (drawn * ~ignored).cumsum(axis=1) if ignored.any() else all_tried
             hits = drawn[:, hit].cumsum(axis=1)
-            precision = hits / np.maximum(tried[:, hit], 1)
+            precision = hits / np.maximum(tried[:, hit] - _ignored_before(drawn, ignored, hit), 1)
             highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-            reached = np.searchsorted(RECALLS, hits / np.maximum(objects, 1)[:, None], side="right")
+            reached = np.take_along_axis(recalls, hits, axis=1)
             result[:, threshold] = (highest * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(RECALLS)
     result[objects == 0] = np.nan
     return result
 
 
+def _recalls_reached(objects: NDArray[np.int64]) -> NDArray[np.intp]:
+    """How many of the 101 recalls so many hits reach, by resample and hits, `[R, most objects + 1]`."""
+    most = np.arange(objects.max(initial=0) + 1)
+    return np.searchsorted(RECALLS, most / np.maximum(objects, 1)[:, None], side="right")
+
+
+def _ignored_before(
+    drawn: NDArray[np.int64], ignored: NDArray[np.bool_], hit: NDArray[np.intp]
+) -> NDArray[np.int64] | int:
+    """How many detections that do not count were drawn before each hit, `[R, hits]`."""
+    places = np.flatnonzero(ignored)
+    if not len(places):
+        return 0
+    before = np.pad(drawn[:, places].cumsum(axis=1), ((0, 0), (1, 0)))
+    return before[:, np.searchsorted(places, hit)]
+
+
 def _matches(evaluation: Any, images: int) -> Iterator[_ClassMatches]:
     """The evaluator's matches over all areas, of each class that has an object."""
     by_class: dict[int, list[Mapping[str, Any]]] = {}
-    for one in evaluation.eval_imgs:
-        if one is not None and tuple(one["aRng"]) == tuple(evaluation.params.area_rng[0]):
-            by_class.setdefault(one["category_id"], []).append(one)
+    with no_garbage():
+        for one in evaluation.eval_imgs:
+            if one is not None:
+                by_class.setdefault(one["category_id"], []).append(one)
     for ones in by_class.values():
         ones.sort(key=lambda one: one["image_id"])
         objects = np.zeros(images, dtype=np.int64)
@@ -187,8 +209,8 @@ def _of_class(ones: Sequence[Mapping[str, Any]], objects: NDArray[np.int64]) -> 
     image = np.concatenate([np.full(len(part), one["image_id"] - 1) for part, one in zip(scores, ones, strict=True)])
 
     def joined(name: str) -> NDArray[np.bool_]:
-        parts = [np.asarray(one[name], dtype=bool).reshape(len(IOUS), -1)[:, :MOST_OF_A_CLASS] for one in ones]
-        return np.concatenate(parts, axis=1)[:, order]
+        rows = ((match for one in ones for match in one[name][iou][:MOST_OF_A_CLASS]) for iou in range(len(IOUS)))
+        return np.array([np.fromiter(row, dtype=bool, count=len(order)) for row in rows])[:, order]
 
     return _ClassMatches(image[order].astype(np.intp), joined("dtMatched"), joined("dtIgnore"), objects)
 
