@@ -41,7 +41,7 @@ SPECS = [
         factory="rbl_attacks.ensembles.swift:swift",
         summary="a reliable number for a small part of AutoAttack's passes: a race for the samples near the boundary",
         threat_models=NORM_BALLS,
-        version="3",
+        version="4",
         estimate_passes=_swift_passes,
         compares_samples=True,
     ),

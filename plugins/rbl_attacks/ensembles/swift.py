@@ -12,8 +12,8 @@ steps. And nearly all samples are broken soon, or are so far from it that furthe
     the last two rounds closed in one go (swift_gaps.py). A sample stays in while one search in a hundred closed as much
     as it still needs, and the nearest stay in any case: as many as a round's passes allow. They get longer and longer
     climbs from new corners, in turn along the loss of 1 and towards the first three classes. In l1 the climbs of 3 and
-    half of these are wide (swift_steps.py): each kind breaks samples that the other does not. Where a handful is left,
-    rounds of equal length go side by side, but for the last one;
+    half of these are wide (swift_steps.py): each kind breaks samples that the other does not, so that the race is
+    longer there. Where a handful is left, rounds of equal length go side by side, but for the last one;
  5. looks for hidden gradients: Square Attack with few queries on one sample in eight. If it breaks what the gradients
     did not, the result says so, and every sample is searched this way (swift_sentinel.py).
 
@@ -42,8 +42,8 @@ from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.records import Finding, Severity
 
-RACE_ROUNDS = 16
-PASSES_A_ROUND = 6
+RACE_ROUNDS, RACE_ROUNDS_L1 = 16, 24
+PASSES_A_ROUND, PASSES_A_ROUND_L1 = 6, 10
 """Backward passes of one round of the race, for each open sample: the longer the climbs, the fewer samples get them."""
 LONGEST = 100
 """Steps of a climb at most: as many as APGD's."""
@@ -56,7 +56,7 @@ FULL = 32
 def swift(problem: AttackProblem, *, effort: Annotated[int, Field(ge=1)] = 1) -> None:
     """A few climbs on all samples, a race for those near the boundary, and a look without gradients.
 
-    effort: how many times 16 rounds the race lasts. 1 is enough unless the result says `still-breaking`.
+    effort: how many times 16 rounds (24 in l1) the race lasts. 1 is enough unless the result says `still-breaking`.
     """
     search = _Search(problem)
     search.round(steps=10, aims=[None])
@@ -64,7 +64,7 @@ def swift(problem: AttackProblem, *, effort: Annotated[int, Field(ge=1)] = 1) ->
     search.round(steps=10, aims=[0])
     search.round(steps=20, aims=[None], starts=["far/first"], wide=True)
     search.round(steps=20, aims=[0], starts=["far/second"], wide=True)
-    search.race(RACE_ROUNDS * effort)
+    search.race(effort)
     if not problem.finished:
         check_without_gradients(problem, search.gaps.left(problem.open_positions))
 
@@ -118,11 +118,14 @@ class _Search:
         target = torch.cat([none if aim is None else ranked[:, aim % ranked.shape[1]] for aim in aims])
         return (either(scaled) if None in aims else lead_of_target), (target,)
 
-    def race(self, rounds: int) -> None:
+    def race(self, effort: int) -> None:
         """Longer and longer climbs for the samples that still have a chance."""
+        l1 = self.problem.norm == "l1"
+        rounds = effort * (RACE_ROUNDS_L1 if l1 else RACE_ROUNDS)
+        passes = PASSES_A_ROUND_L1 if l1 else PASSES_A_ROUND
         broken = number = 0
         while number < rounds and not self.problem.finished:
-            racing = self.gaps.racing(self.problem.open_positions, PASSES_A_ROUND / _steps(number))
+            racing = self.gaps.racing(self.problem.open_positions, passes / _steps(number))
             alike = self._alike(number, rounds)[: max(1, FULL // len(racing))]
             aims, starts = [AIMS[one % len(AIMS)] for one in alike], [f"far/{one}" for one in alike]
             broken = self.round(_steps(number), aims, starts, racing, wide=_wide(number))
@@ -146,4 +149,4 @@ def _steps(number: int) -> int:
 
 
 def _wide(number: int) -> bool:
-    return number // 2 % 2 == 0
+    return number // 4 % 2 == 0
