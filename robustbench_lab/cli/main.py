@@ -17,6 +17,7 @@ import typer
 from robustbench_lab.cli import (
     bundle,
     cancel,
+    compare,
     database,
     describe,
     devices,
@@ -43,6 +44,7 @@ BUILT_IN: dict[str, Callable[..., Any]] = {
     "cancel": cancel.cancel,
     "retry": retry.retry,
     "leaderboard": leaderboard.leaderboard,
+    "compare": compare.compare,
     "show": show.show,
     "report": report.report,
     "bundle": bundle.bundle,

@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
 from robustbench_lab.printable_text import printable as printable
-from robustbench_lab.records import CellRecord, Finding
-from robustbench_lab.row_summary import AttackResult
+from robustbench_lab.records import Finding
 
 ABSENT = "—"
 EXPLANATION = (
@@ -140,7 +139,17 @@ def note_numbers(table: LeaderboardTable) -> dict[tuple[str, ...], int]:
     return {row.cell_ids: note.number for note in notes(table) for row in note.rows}
 
 
-def passes_text(row: LeaderboardRow | AttackResult | CellRecord) -> str:
+class HasPasses(Protocol):
+    """Whatever was counted passes of."""
+
+    @property
+    def forward_per_sample(self) -> float | None: ...
+
+    @property
+    def backward_per_sample(self) -> float | None: ...
+
+
+def passes_text(row: HasPasses) -> str:
     """`51/50`: forward/backward passes per sample."""
     if row.forward_per_sample is None and row.backward_per_sample is None:
         return ABSENT

@@ -13,8 +13,9 @@ from robustbench_lab.errors import UsageError
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric, group_by
 from robustbench_lab.leaderboard_rows import FLAG_MEANINGS
 from robustbench_lab.records import CellRecord, Status
-from robustbench_lab.report import figures
+from robustbench_lab.report import attack_table, figures
 from robustbench_lab.report import formatting as write
+from robustbench_lab.report.attack_comparison import AttackTable, compare_attacks
 from robustbench_lab.report.cell_pictures import CellPictures
 from robustbench_lab.report.error_curves import error_caption, error_curve
 from robustbench_lab.report.page_figures import MOST_CURVES
@@ -73,6 +74,9 @@ def render(
         sections=[
             _section(table, f"table-{number}", records) for number, table in enumerate(leaderboard.tables, start=1)
         ],
+        compared=[_compared(table) for table in compare_attacks(leaderboard) if len(table.rows) > 1],
+        compared_titles=attack_table.TITLES,
+        compared_explanation=attack_table.EXPLANATION,
         curves=list(_curves(leaderboard.tables)),
         pictured=[_pictured(cell) for cell in pictures.cells],
         not_pictured=pictures.left_out,
@@ -121,6 +125,11 @@ def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, Cel
         "error_figure": None if errors is None else Markup(errors),  # noqa: S704
         "error_caption": error_caption(table),
     }
+
+
+def _compared(table: AttackTable) -> dict[str, Any]:
+    rows = [{"ranked": row.rank is not None, "texts": attack_table.texts(row)} for row in table.rows]
+    return {"heading": write.heading(table.about), "summary": attack_table.summary(table), "rows": rows}
 
 
 def _comparison_caption(table: LeaderboardTable) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, flag_codes
 from robustbench_lab.records import Cell, CellRecord, Finding, Outcomes, ResolvedComponent
+from robustbench_lab.report.attack_comparison import AttackTable, ComparedAttack
 from robustbench_lab.report.breaking_budgets import median_distance, robust_shares
 
 SCHEMA_VERSION = 1
@@ -34,6 +35,11 @@ def leaderboard_document(leaderboard: Leaderboard) -> dict[str, Any]:
         "tables": [_table(table) for table in leaderboard.tables],
         "cells": [result(record) for record in leaderboard.records],
     }
+
+
+def comparison_document(tables: Sequence[AttackTable]) -> dict[str, Any]:
+    """What `rbl compare --json` prints: the attacks on the models of each leaderboard table."""
+    return {"schema_version": SCHEMA_VERSION, "tables": [_attack_table(table) for table in tables]}
 
 
 def cell_document(record: CellRecord, provenance: Mapping[str, Any], *, samples: bool = False) -> dict[str, Any]:
@@ -164,6 +170,15 @@ def _distances(record: CellRecord) -> dict[str, Any] | None:
 
 
 def _table(table: LeaderboardTable) -> dict[str, Any]:
+    return {**_subject(table), "sort": table.sort, "rows": [_row(row) for row in table.rows]}
+
+
+def _attack_table(table: AttackTable) -> dict[str, Any]:
+    rows = [_compared_attack(row) for row in table.rows]
+    return {**_subject(table.about), "models": table.models, "broken": table.broken, "attacks": rows}
+
+
+def _subject(table: LeaderboardTable) -> dict[str, Any]:
     return {
         "task": table.task,
         "dataset": table.dataset,
@@ -174,8 +189,24 @@ def _table(table: LeaderboardTable) -> dict[str, Any]:
         "adversary": table.adversary,
         "norm": table.norm,
         "eps": _number(table.eps),
-        "sort": table.sort,
-        "rows": [_row(row) for row in table.rows],
+    }
+
+
+def _compared_attack(row: ComparedAttack) -> dict[str, Any]:
+    return {
+        "rank": row.rank,
+        "tied": row.tied,
+        "attack": row.label,
+        "baseline": row.baseline,
+        "models": row.models,
+        **_metrics({"found": row.found}),
+        "alone": row.alone,
+        "optimality": _number(row.optimality),
+        "forward_per_sample": _number(row.forward_per_sample),
+        "backward_per_sample": _number(row.backward_per_sample),
+        "wall_seconds": _number(row.wall_seconds),
+        "verdict": row.verdict and row.verdict.value,
+        "cell_ids": list(row.cell_ids),
     }
 
 

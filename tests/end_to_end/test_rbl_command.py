@@ -163,6 +163,19 @@ def test_the_leaderboard_comes_in_every_format(finished: Finished, rbl: Rbl) -> 
     }
 
 
+def test_attacks_are_compared_by_what_each_of_them_breaks(finished: Finished, rbl: Rbl) -> None:
+    document = rbl(finished.folder, "compare", "--json").document
+    check_schema(document, "comparison")
+    (only,) = document["tables"][0]["attacks"]
+    assert (only["attack"], only["models"], only["found"]["value"], only["rank"]) == ("pgd", 2, 1.0, 1)
+    broken = sum(
+        cell["samples"] * (cell["metrics"]["clean_accuracy"]["value"] - cell["metrics"]["robust_accuracy"]["value"])
+        for cell in finished.cells.values()
+    )
+    assert document["tables"][0]["broken"] == round(broken)
+    assert re.search(r"\bpgd\b.*100\.0%", rbl(finished.folder, "compare").out)
+
+
 def test_show_takes_the_beginning_of_an_id_and_gives_every_sample(finished: Finished, rbl: Rbl) -> None:
     cell = finished.cells["digits-cnn"]
     document = rbl(finished.folder, "show", cell["cell_id"][:10], "--json", "--samples").document

@@ -24,6 +24,7 @@ from robustbench_lab.records import MINIMUM_NORM, Finding, Outcomes, Severity, S
 from robustbench_lab.report import cell_view, formatting, json_documents, latex, markdown, reproduce, table
 from robustbench_lab.report import csv as csv_format
 from robustbench_lab.report import json as json_format
+from robustbench_lab.report.attack_comparison import compare_attacks
 from robustbench_lab.report.listing_table import version_text
 from robustbench_lab.tasks.classification import Classification
 from robustbench_lab.testing.example_results import (
@@ -430,6 +431,7 @@ def documents(board):
     records = board.records
     yield "run", json_documents.run_document("r1", "rbl.db", records)
     yield "leaderboard", json_documents.leaderboard_document(board)
+    yield "comparison", json_documents.comparison_document(compare_attacks(board))
     for record in records:
         yield "cell", json_documents.cell_document(record, provenance, samples=True)
         yield "cell", json_documents.cell_document(record, provenance)
@@ -462,7 +464,7 @@ def test_the_schemas_forbid_unknown_keys_and_require_known_ones_at_every_depth(v
         example_gap(Status.FAILED, "boom", attack="fgsm", samples=1),
     ]
     small = example_leaderboard(records)
-    for name in ("run", "leaderboard", "cell"):
+    for name in ("run", "leaderboard", "comparison", "cell"):
         document = json.loads(json.dumps(next(one for kind, one in documents(small) if kind == name)))
         for inner in objects(document):
             inner["surprise"] = 1
