@@ -130,12 +130,12 @@ def _known_setting(
 
 
 def _moved(setting: ProblemSetting, device: torch.device) -> ProblemSetting:
-    """The same problem on another device."""
+    """The same problem on another device, in one batch: how the core divides it has nothing to do with devices."""
     parts = ("clean", "goal", "open", "targets", "attackable", "right", "clean_measure")
     moved = {part: to_device(getattr(setting, part), device) for part in parts}
     names = [str(index) for index in range(len(setting.clean))]
     rng = SampleRng.for_samples(0, "check", names, device)
-    return replace(setting, model=copy.deepcopy(setting.model).to(device), rng=rng, **moved)
+    return replace(setting, model=copy.deepcopy(setting.model).to(device), rng=rng, batch_size=len(names), **moved)
 
 
 def _check_each_on_its_own(
