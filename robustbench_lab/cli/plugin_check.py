@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robustbench_lab.records import ResolvedComponent
 
 CHECKED = (
+    "tasks",
     "attacks",
     "models",
     "datasets",
@@ -65,6 +66,8 @@ def check_component(catalog: Catalog, entry: Entry) -> Checked:
         return Checked(entry.title, "wrong", tuple(unknown))
     if entry.kind.name in ON_CLASSIFIERS and _task(entry) not in ("classification", None):
         return Checked(entry.title, "not checked", (f"contract tests of {entry.kind.name} are for classifiers",))
+    if entry.kind.name == "tasks" and not _can_be_tried(catalog, entry.spec.name):
+        return Checked(entry.title, "not checked", ("no model of this task names a reference_dataset in its spec",))
     try:
         catalog.resolve(entry.kind.name, Component(entry.spec.name, _params(entry)), task=_task(entry))
     except RblError as error:
@@ -109,6 +112,10 @@ def _remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
         from robustbench_lab.testing.executor_contract import check_executor
 
         yield from check_executor(catalog.build(kind, made), catalog)
+    elif kind == "tasks":
+        from robustbench_lab.testing.task_contract import check_task
+
+        yield from check_task(catalog, entry.spec.name)
     else:
         yield from _rule_remarks(catalog, entry, made)
 
@@ -210,6 +217,12 @@ def _unknown_tasks(catalog: Catalog, entry: Entry) -> Iterator[str]:
     for task in entry.spec.tasks:
         if entry.kind.name != "tasks" and task not in known:
             yield f"there is no task '{task}'.{did_you_mean(task, known)}"
+
+
+def _can_be_tried(catalog: Catalog, task: str) -> bool:
+    from robustbench_lab.testing.task_contract import model_to_check_with
+
+    return model_to_check_with(catalog, task) is not None
 
 
 def _params(entry: Entry) -> dict[str, Any]:
