@@ -83,8 +83,16 @@ class _OnModel:
     verdicts: tuple[Verdict, ...]
 
 
-_Model = Mapping[str, _OnModel]
-"""Attacks by their labels."""
+@dataclass(frozen=True)
+class _Model:
+    """One defended model of a table."""
+
+    right: NDArray[np.bool_]
+    """`[N]`: without attack."""
+    broken: NDArray[np.bool_]
+    """`[N]`: by any attack."""
+    attacks: Mapping[str, _OnModel]
+    """By their labels."""
 
 
 def compare_attacks(leaderboard: Leaderboard) -> tuple[AttackTable, ...]:
@@ -96,15 +104,13 @@ def compare_attacks(leaderboard: Leaderboard) -> tuple[AttackTable, ...]:
 
 def _compared(table: LeaderboardTable, done: Mapping[str, CellRecord], alpha: float) -> AttackTable:
     models = [_on_model(row, table.eps, done) for row in table.rows if row.attacks]
-    right = [_outcomes(row).clean_correct for row in table.rows if row.attacks]
-    any_broken = [np.logical_or.reduce([one.broken for one in model.values()]) for model in models]
-    labels = list(dict.fromkeys(label for model in models for label in model))
-    replicates = dict(zip(labels, _found_on_resamples(labels, models, any_broken), strict=True)) if labels else {}
-    rows = [_row(label, models, any_broken, right, replicates[label]) for label in labels]
+    labels = list(dict.fromkeys(label for model in models for label in model.attacks))
+    replicates = dict(zip(labels, _found_on_resamples(labels, models, table.samples), strict=True))
+    rows = [_row(label, [one for one in models if label in one.attacks], replicates[label]) for label in labels]
     return AttackTable(
         about=table,
         models=len(models),
-        broken=sum(int(one.sum()) for one in any_broken),
+        broken=sum(int(one.broken.sum()) for one in models),
         rows=_ranked(rows, replicates, len(models), table.samples, alpha),
     )
 
@@ -128,20 +134,18 @@ def _on_model(row: LeaderboardRow, eps: float, done: Mapping[str, CellRecord]) -
             minimum_norm=all(one.minimum_norm for one in records),
             verdicts=tuple(one.verdict for one in records if one.verdict),
         )
-    return found
+    return _Model(right, np.logical_or.reduce([one.broken for one in found.values()]), found)
 
 
-def _found_on_resamples(
-    labels: Sequence[str], models: Sequence[_Model], any_broken: Sequence[NDArray[np.bool_]]
-) -> NDArray[np.float64]:
+def _found_on_resamples(labels: Sequence[str], models: Sequence[_Model], samples: int) -> NDArray[np.float64]:
     """`ComparedAttack.found` of each attack on resampled samples, `[attacks, R]`; the same ones for all models."""
-    weights = resampled_counts(len(any_broken[0])).astype(np.float64)
+    weights = resampled_counts(samples).astype(np.float64)
     shares = np.full((len(models), len(labels), len(weights)), np.nan)
-    for model, (attacks, everything) in enumerate(zip(models, any_broken, strict=True)):
-        total = weights @ everything
+    for model, share in zip(models, shares, strict=True):
+        total = weights @ model.broken
         for place, label in enumerate(labels):
-            if label in attacks:
-                np.divide(weights @ attacks[label].broken, total, out=shares[model, place], where=total > 0)
+            if label in model.attacks:
+                np.divide(weights @ model.attacks[label].broken, total, out=share[place], where=total > 0)
     return _mean(shares)
 
 
@@ -152,24 +156,17 @@ def _mean(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(count, np.where(known, shares, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _row(
-    label: str,
-    models: Sequence[_Model],
-    any_broken: Sequence[NDArray[np.bool_]],
-    right: Sequence[NDArray[np.bool_]],
-    replicates: NDArray[np.float64],
-) -> ComparedAttack:
-    attacked = [place for place, model in enumerate(models) if label in model]
-    ones = [models[place][label] for place in attacked]
+def _row(label: str, models: Sequence[_Model], replicates: NDArray[np.float64]) -> ComparedAttack:
+    """models: those that the attack has results of."""
+    ones = [model.attacks[label] for model in models]
     results = [one.result for one in ones]
-    broken = [(int(one.broken.sum()), int(any_broken[place].sum())) for place, one in zip(attacked, ones, strict=True)]
     return ComparedAttack(
         label=label,
         baseline=results[0].baseline,
-        models=len(attacked),
-        found=_found(broken, replicates),
-        alone=sum(_alone(label, models[place]) for place in attacked),
-        optimality=_optimality(label, [models[place] for place in attacked], [right[place] for place in attacked]),
+        models=len(models),
+        found=_found([(int(one.attacks[label].broken.sum()), int(one.broken.sum())) for one in models], replicates),
+        alone=sum(_alone(label, model) for model in models),
+        optimality=_optimality(label, models),
         forward_per_sample=_mean_of([one.forward_per_sample for one in results]),
         backward_per_sample=_mean_of([one.backward_per_sample for one in results]),
         wall_seconds=math.fsum(one.wall_seconds for one in results),
@@ -190,29 +187,29 @@ def _found(broken: Sequence[tuple[int, int]], replicates: NDArray[np.float64]) -
     return estimate
 
 
-def _alone(label: str, attacks: _Model) -> int:
-    others = [one.broken for name, one in attacks.items() if name != label]
-    return int((attacks[label].broken & ~np.logical_or.reduce(others)).sum()) if others else 0
+def _alone(label: str, model: _Model) -> int:
+    left = model.attacks[label].broken
+    for name, one in model.attacks.items():
+        left = left & ~one.broken if name != label else left
+    return int(left.sum())
 
 
-def _optimality(label: str, models: Sequence[_Model], right: Sequence[NDArray[np.bool_]]) -> float | None:
-    if not all(attacks[label].minimum_norm for attacks in models):
+def _optimality(label: str, models: Sequence[_Model]) -> float | None:
+    if not all(model.attacks[label].minimum_norm for model in models):
         return None
-    shares = [_local_optimality(attacks, label, samples) for attacks, samples in zip(models, right, strict=True)]
-    known = [one for one in shares if one is not None]
-    return math.fsum(known) / len(known) if known else None
+    return _mean_of([_local_optimality(label, model) for model in models])
 
 
-def _local_optimality(attacks: _Model, label: str, right: NDArray[np.bool_]) -> float | None:
+def _local_optimality(label: str, model: _Model) -> float | None:
     """How much of the area that all attacks together take from the curve of robust accuracy over budgets one takes.
 
-    AttackBench, with the area under the step function itself: up to the largest budget that all of them
-    together need for a sample. None where they broke none beyond 0.
+    AttackBench, with the area under the step function itself: up to the largest budget that all of them together need
+    for a sample. None where they broke none, or all at one budget.
     """
-    best = np.minimum.reduce([one.budgets for one in attacks.values()])[right]
+    best = np.minimum.reduce([one.budgets for one in model.attacks.values()])[model.right]
     best = best[np.isfinite(best)]
     largest = float(best.max(initial=0.0))
-    own = np.minimum(attacks[label].budgets[right], largest)
+    own = np.minimum(model.attacks[label].budgets[model.right], largest)
     taken = float((largest - best).sum())
     return float((largest - own).sum()) / taken if taken > 0 else None
 
