@@ -164,7 +164,7 @@ def _resampled_precision(one: _ClassMatches, weights: NDArray[np.int64]) -> NDAr
             hits = drawn[:, hit].cumsum(axis=1)
             precision = hits / np.maximum(tried[:, hit] - _ignored_before(drawn, ignored, hit), 1)
             highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-            reached = np.take_along_axis(recalls, hits, axis=1)
+            reached = np.ascontiguousarray(np.take_along_axis(recalls, hits, axis=1))  # the same rounding always
             result[:, threshold] = (highest * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(RECALLS)
     result[objects == 0] = np.nan
     return result
