@@ -79,7 +79,7 @@ def half_space_setting(
     threat_model: ThreatModel,
     *,
     samples: int = 24,
-    batch_size: int = 10,
+    batch_size: int = 16,
     seed: int = 0,
     objective: Objective | None = None,
     stream: str = "check",
