@@ -1,9 +1,11 @@
 """Attacks on detectors: what a step costs, ART's beside ours, what each objective does, and mAP beside its references.
 
+    python benchmarks/train_coco128.py --data ../shared/data/coco128 --out benchmarks/models
     python benchmarks/detection.py step art objectives patches map
 
 step: one step of PGD beside the bare forward and backward pass of the training loss. art: PGD on the training loss by
-ART's object-detection estimator and by us, equal steps, on a torchvision detector and on the bundled one. objectives:
+ART's object-detection estimator and by us, equal steps, on the bundled detector and on the torchvision detector that
+train_coco128.py has trained. objectives:
 the bundled detectors under each objective, with the published loss of its name and with ours. patches: the plain
 bundled detector behind each defense against patches, under an adversary that knows of it and one that does not.
 map: 5000 images by hotcoco (with our bootstrap), faster-coco-eval and pycocotools. Contestants run in turn; medians of
@@ -28,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
+import train_coco128
 from timing import medians, paired
 from torch import Tensor, nn
 
@@ -186,9 +189,12 @@ def by_art(model: nn.Module, losses: Sequence[str], samples: Samples, first_labe
 def beside_art(
     name: str, model: nn.Module, art: Callable[[], Tensor], samples: Samples, batch_size: int, rounds: int
 ) -> Settings:
-    """Time and strength: the training loss reached, by the same model, and mAP."""
+    """Time and strength: the training loss reached, by the same model, and mAP.
+
+    `walk` is what our steps lead to from where ART begins, the last iterate as it keeps it, with no thought of damage.
+    """
     setting = setting_of(model, samples, Untargeted(), batch_size)
-    made: dict[str, Tensor] = {}
+    made: dict[str, Tensor] = {"clean": samples.inputs, "walk": walked_from_clean(setting)}
 
     def run_ours() -> None:
         problem = AttackProblem(setting)
@@ -209,7 +215,20 @@ def beside_art(
             "robust_map": detection.robust_map(judged).value,
             "robust_map50": detection.robust_map50(judged).value,
         }
-    return {"model": name, "seconds": times, "ratio": times["ours"] / times["art"], "strength": strength}
+    same = float((made["walk"] == made["art"]).float().mean())
+    ratio = times["ours"] / times["art"]
+    return {"model": name, "images": len(samples.inputs), "seconds": times, "ratio": ratio, "strength": strength} | {
+        "values of walk equal to art's": same
+    }
+
+
+def walked_from_clean(setting: ProblemSetting) -> Tensor:
+    """The last of PGD's iterates without a random start."""
+    problem = AttackProblem(setting)
+    x = problem.clean.clone()
+    for _ in range(STEPS):
+        x = problem.ascend(x, EPS / 4)
+    return x
 
 
 def _submitted(setting: ProblemSetting, images: Tensor) -> AttackProblem:
@@ -341,8 +360,16 @@ def patch_defenses(samples: int) -> list[Settings]:
 # ---------------------------------------------------------------- what to run
 
 
+def trained_case(count: int) -> tuple[nn.Module, Samples]:
+    """The SSDLite that knows coco128, on its first images."""
+    weights = str(Path(__file__).parent / "models" / train_coco128.WEIGHTS)
+    model = torchvision_detector(train_coco128.NAME, weights=weights, num_classes=train_coco128.OUTPUTS)
+    data = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco128"
+    return model.requires_grad_(False), train_coco128.coco128(data, count)
+
+
 def torchvision_case(size: int, count: int) -> tuple[nn.Module, Samples]:
-    """An SSDLite with random weights on scenes scaled up: its time and its loss need no training."""
+    """An SSDLite with random weights on scenes scaled up: its time needs no training."""
     model = torchvision_detector("ssdlite320_mobilenet_v3_large", random_weights=True, num_classes=11)
     small = scenes(count)
     scale = size / small.inputs.shape[-1]
@@ -389,31 +416,29 @@ def run_part(part: str, asked: argparse.Namespace) -> Any:
         return patch_defenses(asked.samples)
     if part == "map":
         return evaluators(5000)
-    ssdlite, large = torchvision_case(160, 8)
     if part == "step":
+        ssdlite, large = torchvision_case(160, 8)
         return {
             "scene-fcos": step_cost(bundled, scenes(64), 64, asked.rounds),
             "ssdlite320": step_cost(ssdlite, large, 8, asked.rounds),
         }
-    losses = ("bbox_regression", "classification")
     small = scenes(asked.samples)
+    ssdlite, photographs = trained_case(32)
+
+    def art_on_ours() -> Tensor:
+        return by_art(TorchvisionLike(scene_fcos()), ("loss",), small, 0, 64)
+
+    def art_on_torchvisions() -> Tensor:
+        return by_art(_bare(ssdlite), ("bbox_regression", "classification"), photographs, 1, 8)
+
     return [
-        beside_art(
-            "scene-fcos",
-            bundled,
-            lambda: by_art(TorchvisionLike(scene_fcos()), ("loss",), small, 0, 64),
-            small,
-            64,
-            asked.rounds,
-        ),
-        beside_art("ssdlite320", ssdlite, lambda: by_art(_bare(ssdlite), losses, large, 1, 8), large, 8, asked.rounds),
+        beside_art("scene-fcos", bundled, art_on_ours, small, 64, asked.rounds),
+        beside_art("ssdlite320 on coco128", ssdlite, art_on_torchvisions, photographs, 8, asked.rounds),
     ]
 
 
 def _bare(adapter: nn.Module) -> nn.Module:
     """Torchvision's own module inside our adapter, without its frozen parameters."""
-    import copy
-
     net: nn.Module = copy.deepcopy(adapter.net).requires_grad_(True)
     return net
 

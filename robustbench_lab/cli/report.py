@@ -40,8 +40,8 @@ def report(
     catalog = open_catalog(plugin or [])
     built = stored_leaderboard(catalog, db, definition=definition, tasks=task or [])
     with open_store(db, create=False) as store:
-        provenance = {record.cell.cell_id: store.run_of(record.cell.cell_id) for record in built.records}
-        files = {cell_id: store.artifacts(cell_id) for cell_id in provenance} if pictures else {}
+        provenance = store.runs_of(record.cell.cell_id for record in built.records)
+        files = store.artifacts_of(provenance) if pictures else {}
         folder = store.artifacts_folder
     shown = report_pictures(built.records, files, folder, catalog, pictures, run_scripts=run_scripts)
     page = write_report(built, provenance, out, shown)

@@ -155,35 +155,42 @@ def _metrics(connection: Connection, where: Conditions) -> dict[str, dict[str, E
     return found
 
 
-def provenance(connection: Connection, cell_id: str) -> dict[str, Any] | None:
-    """The run and the environment of a stored cell, JSON-able; None where the cell is not stored."""
-    cell, run, environment = schema.cells, schema.runs, schema.environments
-    query = (
-        select(run, cell.c.finished_at.label("stored_at"), environment.c.environment)
-        .join(cell, cell.c.run_id == run.c.id)
-        .join(environment, environment.c.id == run.c.environment_id)
-        .where(cell.c.cell_id == cell_id)
-    )
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    return {
-        "run_id": row.id,
-        "status": row.status,
-        "command": row.command,
-        "spec": from_json(row.spec),
-        "started_at": _iso(row.started_at),
-        "finished_at": _iso(row.finished_at),
-        "stored_at": _iso(row.stored_at),
-        "environment": from_json(row.environment),
+def provenance(connection: Connection, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Cell id to its run and environment, JSON-able, for those that are stored; cells of one run share most of it."""
+    cell, runs = schema.cells, schema.runs
+    stored = [
+        row
+        for chunk in chunks(ids)
+        for row in connection.execute(
+            select(cell.c.cell_id, cell.c.run_id, cell.c.finished_at).where(cell.c.cell_id.in_(chunk))
+        )
+    ]
+    query = select(runs, schema.environments.c.environment).join(schema.environments)
+    known = {
+        row.id: {
+            "run_id": row.id,
+            "status": row.status,
+            "command": row.command,
+            "spec": from_json(row.spec),
+            "started_at": _iso(row.started_at),
+            "finished_at": _iso(row.finished_at),
+            "stored_at": None,  # each cell has its own
+            "environment": from_json(row.environment),
+        }
+        for chunk in chunks({row.run_id for row in stored})
+        for row in connection.execute(query.where(runs.c.id.in_(chunk)))
     }
+    return {row.cell_id: {**known[row.run_id], "stored_at": _iso(row.finished_at)} for row in stored}
 
 
-def artifacts(connection: Connection, cell_id: str) -> list[Artifact]:
-    """Files of a stored cell, in the order they were given."""
+def artifacts(connection: Connection, ids: Iterable[str]) -> dict[str, list[Artifact]]:
+    """Cell id to its files, in the order they were given; without the cells that have none."""
     table = schema.artifacts
-    query = select(table).where(table.c.cell_id == cell_id).order_by(table.c.id)
-    return [Artifact(row.kind, row.path, row.sha256, row.bytes) for row in connection.execute(query)]
+    found: dict[str, list[Artifact]] = defaultdict(list)
+    for chunk in chunks(ids):
+        for row in connection.execute(select(table).where(table.c.cell_id.in_(chunk)).order_by(table.c.id)):
+            found[row.cell_id].append(Artifact(row.kind, row.path, row.sha256, row.bytes))
+    return found
 
 
 def _iso(time: datetime | None) -> str | None:

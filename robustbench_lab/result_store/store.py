@@ -229,16 +229,24 @@ class ResultStore:
 
         Raises UsageError where no such cell is stored.
         """
-        with self._reading() as connection:
-            provenance = reading.provenance(connection, cell_id)
-        if provenance is None:
+        found = self.runs_of([cell_id])
+        if not found:
             raise UsageError(f"no cell '{cell_id}' in {self.name}: `rbl leaderboard --json` lists what there is")
-        return provenance
+        return found[cell_id]
+
+    def runs_of(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The same of many cells, by their ids; without those that are not stored."""
+        with self._reading() as connection:
+            return reading.provenance(connection, ids)
 
     def artifacts(self, cell_id: str) -> list[Artifact]:
         """Files of a stored cell, in the order they were given."""
+        return self.artifacts_of([cell_id]).get(cell_id, [])
+
+    def artifacts_of(self, ids: Iterable[str]) -> dict[str, list[Artifact]]:
+        """The same of many cells, by their ids; without those that have none."""
         with self._reading() as connection:
-            return reading.artifacts(connection, cell_id)
+            return reading.artifacts(connection, ids)
 
     # ------------------------------------------------------------ the whole database
 

@@ -31,6 +31,7 @@ from robustbench_lab.errors import RblError, UsageError
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
 from robustbench_lab.records import Status, UnitRecord, WorkUnit
+from robustbench_lab.result_store import open_store
 from robustbench_lab.run_observer import RunObserver, UnitProgress
 
 NO_RAY = 'Ray is not installed: pip install "robustbench-lab[ray]"'
@@ -416,3 +417,20 @@ def test_every_gpu_of_the_cluster_has_as_many_slots_as_asked_for(nodes: list[Nod
 def test_devices_that_a_cluster_does_not_offer_are_refused(devices: tuple[str, ...], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         cluster_slots([Node(8, 0)], SlotRequest(devices))
+
+
+@pytest.mark.slow
+def test_two_runs_on_one_cluster_share_their_cells_although_there_is_room_for_one_alone(
+    tmp_path: Path, cluster: Any
+) -> None:
+    attacks = [f"slow(seconds=1.{number})" for number in range(6)]
+    runs = [started(tmp_path, *attacks, address=cluster.address) for _ in range(2)]
+    documents = [json.loads(run.communicate(timeout=240)[0])["cells"] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert [len(cells) for cells in documents] == [6, 6]
+    assert [{**cell, "wall_seconds": 0} for cell in documents[0]] == [
+        {**cell, "wall_seconds": 0} for cell in documents[1]
+    ]
+    with open_store(str(tmp_path / "rbl.db"), create=False) as store:
+        states = [one.state for one in store.board.runs() if one.state]
+    assert sum(state["ok"] for state in states) == 6

@@ -184,6 +184,17 @@ def test_the_statuses_of_ten_thousand_ids_are_asked_in_one_call(store: ResultSto
     assert [record.cell.cell_id for record in store.cells(ids=asked)] == ["id-5", "id-9999"]
 
 
+def test_the_runs_and_files_of_many_cells_are_read_together(store: ResultStore, run_id: str) -> None:
+    store.save_cell(examples.ok_record("first"), run_id, artifacts=[b"x", b"y"])
+    store.save_cell(examples.ok_record("second"), store.begin_run(["other"], {}, {"torch": "2.15"}))
+    asked = [*(f"id-{number}" for number in range(2_000)), "second", "first"]
+    assert store.runs_of(asked) == {one: store.run_of(one) for one in ("first", "second")}
+    assert [store.run_of(one)["command"] for one in ("first", "second")] != [["other"]] * 2
+    assert store.run_of("second")["environment"] == {"torch": "2.15"}
+    assert store.artifacts_of(asked) == {"first": store.artifacts("first")}
+    assert len(store.artifacts("first")) == 2
+
+
 def test_deleted_cells_are_gone_with_all_that_belongs_to_them(store: ResultStore, run_id: str, sql: Sql) -> None:
     store.save_cell(examples.ok_record("gone"), run_id, artifacts=[b"x"])
     store.save_cell(examples.ok_record("stays"), run_id, artifacts=[b"x"])
