@@ -6,6 +6,7 @@ then free for others. Each function takes the connection of a transaction that i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -34,22 +35,32 @@ class Claim(StrEnum):
 RELEASED = ""
 """In place of a process."""
 _CLAIMS = schema.claims.c
-_STORED = select(schema.cells.c.status, schema.cells.c.run_id, schema.cells.c.finished_at).where(
+_STORED = select(schema.cells.c.run_id, schema.cells.c.finished_at).where(
     schema.cells.c.cell_id == bindparam("cell")
 )
-_BEGAN = select(schema.runs.c.started_at).where(schema.runs.c.id == bindparam("run"))
 _HOLDER = select(schema.claims).where(_CLAIMS.cell_id == bindparam("cell"))
 _INSERT = insert(schema.claims)
 _TAKE_OVER = update(schema.claims).where(_CLAIMS.cell_id == bindparam("cell"))
 
 
-def claim(connection: Connection, run_id: str, cell_id: str, mark: ProcessMark, *, replaces_failed: bool) -> Claim:
+Failures = Mapping[str, tuple[str, datetime]]
+"""Cell id to the run and time of a result that is not ok: what tells it from one of a later attempt."""
+
+
+def failures(connection: Connection) -> Failures:
+    """All that are stored."""
+    table = schema.cells
+    query = select(table.c.cell_id, table.c.run_id, table.c.finished_at).where(table.c.status != Status.OK)
+    return {row.cell_id: (row.run_id, row.finished_at) for row in connection.execute(query)}
+
+
+def claim(connection: Connection, run_id: str, cell_id: str, mark: ProcessMark, replaces: Failures) -> Claim:
     """Claim a cell for a run.
 
-    mark: of the process that asks. replaces_failed: a result that is not ok, from before the run, is to be replaced.
+    mark: of the process that asks. replaces: results that are to be replaced, if they are still the same.
     """
     stored = connection.execute(_STORED, {"cell": cell_id}).first()
-    if stored is not None and not (replaces_failed and _is_old_failure(connection, stored, run_id)):
+    if stored is not None and replaces.get(cell_id) != (stored.run_id, stored.finished_at):
         return Claim.STORED
     holder = connection.execute(_HOLDER, {"cell": cell_id}).first()
     values = {"run_id": run_id, "host": mark.host, "process": mark.process}
@@ -70,12 +81,6 @@ def release(connection: Connection, run_id: str) -> None:
     closed = select(schema.cells.c.cell_id)
     connection.execute(delete(schema.claims).where(_CLAIMS.run_id == run_id, _CLAIMS.cell_id.in_(closed)))
     connection.execute(update(schema.claims).where(_CLAIMS.run_id == run_id).values(process=RELEASED))
-
-
-def _is_old_failure(connection: Connection, stored: Any, run_id: str) -> bool:
-    """Whether a result is not ok and is from before a run; later ones are of others that have tried again, too."""
-    began: datetime = connection.scalars(_BEGAN, {"run": run_id}).one()
-    return bool(stored.status != Status.OK and stored.finished_at < began)
 
 
 def _holds(connection: Connection, holder: Any) -> bool:

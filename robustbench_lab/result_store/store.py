@@ -87,15 +87,15 @@ class ResultStore:
     def claiming(self, run_id: str, *, replaces_failed: bool = False) -> Iterator[Callable[[str], Claim]]:
         """Inside, what is yielded claims a cell for the run by its id; at the end the run lets go of all its claims.
 
-        replaces_failed: stored results that are not ok are to be replaced. Where the database refuses, each cell is
-        the run's own: it may be evaluated twice, and nothing is lost.
+        replaces_failed: results that are stored now and are not ok are to be replaced. Where the database refuses, each
+        cell is the run's own: it may be evaluated twice, and nothing is lost.
         """
-        mark = ProcessMark.own()
+        mark, replaces = ProcessMark.own(), self._failures() if replaces_failed else {}
 
         def claim(cell_id: str) -> Claim:
             with suppress(StoreError):
                 return self._transactions.write(
-                    lambda connection: claims.claim(connection, run_id, cell_id, mark, replaces_failed=replaces_failed)
+                    lambda connection: claims.claim(connection, run_id, cell_id, mark, replaces)
                 )
             return Claim.OURS
 
@@ -104,6 +104,10 @@ class ResultStore:
         finally:
             with suppress(StoreError):
                 self._transactions.write(lambda connection: claims.release(connection, run_id))
+
+    def _failures(self) -> claims.Failures:
+        with self._reading() as connection:
+            return claims.failures(connection)
 
     # ------------------------------------------------------------ units of cells that are not closed
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from threading import Barrier, Thread
+from typing import Self
 
 import pytest
 
 from robustbench_lab.errors import StoreError
 from robustbench_lab.process_mark import ProcessMark
 from robustbench_lab.records import Status
-from robustbench_lab.result_store import ResultStore, open_store, run_board
+from robustbench_lab.result_store import ResultStore, open_store, rows, run_board
 from robustbench_lab.result_store.claims import Claim
 from robustbench_lab.testing.example_results import example_gap, example_result
 
@@ -65,6 +67,23 @@ def test_a_failed_cell_is_claimed_again_only_by_who_replaces_it(store: ResultSto
         assert [firsts_claim(CELL.cell_id), seconds_claim(CELL.cell_id)] == [Claim.OURS, Claim.ELSEWHERE]
         store.save_cell(GAP, first)
         assert seconds_claim(CELL.cell_id) is Claim.STORED  # it has failed again just now
+
+
+def test_a_failure_from_a_machine_whose_clock_is_ahead_is_replaced_too(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(hours=1)
+
+    with monkeypatch.context() as there:
+        there.setattr(rows, "datetime", Ahead)
+        store.save_cell(GAP, begin(store))
+    run = begin(store)
+    assert store.run_of(CELL.cell_id)["stored_at"] > store.board.runs()[0].started_at.isoformat()
+    with store.claiming(run, replaces_failed=True) as claim:
+        assert claim(CELL.cell_id) is Claim.OURS
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
