@@ -77,20 +77,20 @@ def _resolved(stored: Cell, name: str, catalog: Catalog, *, run_scripts: bool) -
 
 
 def _refuse_scripts(words: str, label: str, params: Mapping[str, Any]) -> None:
-    if any(_scripts(params)):
+    if any(scripts(params)):
         raise OtherHereError(
             f"{words} '{label}' is a program that the database names: read it, then give --run-scripts"
         )
 
 
-def _scripts(value: Any) -> Iterator[str]:
-    """Values such as `net.py:make`."""
+def scripts(value: Any) -> Iterator[str]:
+    """Values of parameters that name a program, such as `net.py:make`."""
     if isinstance(value, Mapping):
         for one in value.values():
-            yield from _scripts(one)
+            yield from scripts(one)
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from _scripts(one)
+            yield from scripts(one)
     elif isinstance(value, str) and (value.endswith(".py") or value.rpartition(":")[0].endswith(".py")):
         yield value
 

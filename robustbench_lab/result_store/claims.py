@@ -35,9 +35,7 @@ class Claim(StrEnum):
 RELEASED = ""
 """In place of a process."""
 _CLAIMS = schema.claims.c
-_STORED = select(schema.cells.c.run_id, schema.cells.c.finished_at).where(
-    schema.cells.c.cell_id == bindparam("cell")
-)
+_STORED = select(schema.cells.c.run_id, schema.cells.c.finished_at).where(schema.cells.c.cell_id == bindparam("cell"))
 _HOLDER = select(schema.claims).where(_CLAIMS.cell_id == bindparam("cell"))
 _INSERT = insert(schema.claims)
 _TAKE_OVER = update(schema.claims).where(_CLAIMS.cell_id == bindparam("cell"))

@@ -154,7 +154,7 @@ def test_a_run_is_watched_and_partly_cancelled_from_elsewhere_and_cancelled_cell
     state = last["state"]
     assert (state["ok"], state["skipped"], state["left"], state["seconds_left"]) == (2, 1, 0, None)
 
-    again = json.loads(rbl(folder, "retry", "--cancelled", "--json").stdout)["cells"]
+    again = json.loads(rbl(folder, "retry", "--cancelled", "--plugin", "mine.py", "--json").stdout)["cells"]
     assert [(cell["cell_id"], cell["status"]) for cell in again] == [(other, "ok")]
 
 
@@ -203,7 +203,9 @@ def test_what_failed_is_evaluated_again_with_the_settings_of_its_run(folder: Pat
     cells = json.loads(rbl(folder, "run", *flags, "--json", "--quiet", expect=SOME_FAILED).stdout)["cells"]
     assert not (folder / "rbl-logs").exists()
     (folder / "broken").unlink()
-    retried = rbl(folder, "retry", "--failed", "--json")
+    refused = rbl(folder, "retry", "--failed", expect=USAGE).stderr
+    assert refused.endswith("used the plugin file mine.py: read it, then add --plugin mine.py\n")
+    retried = rbl(folder, "retry", "--failed", "--plugin", "mine.py", "--json")
     (mended,) = json.loads(retried.stdout)["cells"]
     assert mended["cell_id"] == next(cell["cell_id"] for cell in cells if cell["status"] == "failed")
     assert (mended["attack"], mended["status"], mended["eps"]) == ("breaks", "ok", 0.1)
@@ -227,12 +229,32 @@ def test_what_cannot_be_evaluated_again_is_refused(failed: str) -> None:
         retry("zz", failed=True)
     with pytest.raises(UsageError, match=f"run {failed} has no such cells"):
         retry(failed[:6], cancelled=True)
+    with pytest.raises(UsageError, match=r"used the plugin file mine\.py: read it, then add --plugin mine\.py"):
+        retry(failed=True)
     Path("mine.py").write_text(PLUGIN + "\n# changed\n")
     with pytest.raises(UsageError, match="a component has changed"):
-        retry(failed=True)
-    Path("mine.py").unlink()
-    with pytest.raises(UsageError, match=r"used the plugin file mine\.py, which is not there"):
-        retry(failed=True)
+        retry(failed=True, plugin=["mine.py"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"models": ["torch(path='net.py:make')"]},
+            r"^'torch\(path='net\.py:make'\)' is a program that the database names: read it",
+        ),
+        ({"adversary": ["transfer(model=\"torch(path='net.py:make')\")"]}, "is a program that the database names: read it"),
+        ({"executor": "ray(address='10.0.0.1:6379')"}, r"used the cluster at 10\.0\.0\.1:6379: give --run-scripts"),
+        ({"executor": "ray", "address": "10.0.0.1:6379"}, r"used the cluster at 10\.0\.0\.1:6379: give --run-scripts"),
+    ],
+)
+def test_a_database_chooses_no_program_that_runs_here(failed: str, settings: dict[str, Any], said: str) -> None:
+    Path("net.py").write_text("raise SystemExit('it ran')")
+    with closing(sqlite3.connect("rbl.db")) as connection, connection:
+        ((spec,),) = connection.execute("SELECT spec FROM runs").fetchall()
+        connection.execute("UPDATE runs SET spec = ?", [json.dumps({**json.loads(spec), **settings})])
+    with pytest.raises(UsageError, match=said):
+        retry(failed=True, plugin=["mine.py"])
 
 
 def test_the_live_view_stays_whole_whatever_a_plugin_writes_to_the_terminal(folder: Path) -> None:
