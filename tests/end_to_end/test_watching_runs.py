@@ -239,11 +239,11 @@ def test_what_cannot_be_evaluated_again_is_refused(failed: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"models": ["torch(path='net.py:make')"]}, r"^'torch\(path='net\.py:make'\)' is a program that the data"),
         (
-            {"models": ["torch(path='net.py:make')"]},
-            r"^'torch\(path='net\.py:make'\)' is a program that the database names: read it",
+            {"adversary": ["transfer(model=\"torch(path='net.py:make')\")"]},
+            "is a program that the database names: read",
         ),
-        ({"adversary": ["transfer(model=\"torch(path='net.py:make')\")"]}, "is a program that the database names: read it"),
         ({"executor": "ray(address='10.0.0.1:6379')"}, r"used the cluster at 10\.0\.0\.1:6379: give --run-scripts"),
         ({"executor": "ray", "address": "10.0.0.1:6379"}, r"used the cluster at 10\.0\.0\.1:6379: give --run-scripts"),
     ],
