@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("gluonts", reason="needs gluonts, which needs pandas 2")
-pytest.importorskip("lightning", reason="needs gluonts[torch], which brings Lightning")
+pytest.importorskip("gluonts", reason="needs gluonts: pip install --no-deps -r tests/no-deps.txt")
+pytest.importorskip("lightning", reason="needs lightning: pip install --no-deps -r tests/no-deps.txt")
 
 import pandas as pd
 from gluonts.core import serde

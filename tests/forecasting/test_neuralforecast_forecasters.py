@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("neuralforecast", reason="needs neuralforecast, which brings Lightning and ray[tune]")
+pytest.importorskip("neuralforecast", reason="needs neuralforecast: pip install --no-deps -r tests/no-deps.txt")
 
 import pandas as pd
 from neuralforecast import NeuralForecast

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("facenet_pytorch", reason="needs facenet-pytorch: pip install --no-deps facenet-pytorch")
+pytest.importorskip("facenet_pytorch", reason="needs facenet-pytorch: pip install --no-deps -r tests/no-deps.txt")
 pytest.importorskip("skimage", reason="needs scikit-image, whose portrait it looks at: pip install scikit-image")
 
 from facenet_pytorch import MTCNN

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("geotorch", reason='needs pip install "robustbench-lab[robustbench]"')
 if not [*distributions(name="robustbench")]:  # torchattacks brings an old copy of the package
-    pytest.skip("needs pip install --no-deps robustbench", allow_module_level=True)
+    pytest.skip("needs robustbench: pip install --no-deps -r tests/no-deps.txt", allow_module_level=True)
 
 import robustbench_lab
 from rbl_robustbench.robustbench_model import robustbench_model
