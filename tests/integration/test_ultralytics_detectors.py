@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 # ImportError: OpenCV, which it brings, needs system libraries for windows that a server may lack.
-pytest.importorskip("ultralytics", reason="needs ultralytics: pip install --no-deps -r tests/no-deps.txt", exc_type=ImportError)
+pytest.importorskip(
+    "ultralytics", reason="needs ultralytics: pip install --no-deps -r tests/no-deps.txt", exc_type=ImportError
+)
 
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
