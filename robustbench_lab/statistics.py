@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _NUMBERS_AT_ONCE = 1 << 22
 """Resampled values held at a time: 32 MB."""
+_ROUNDING = 1e-12
+"""Two metrics that are nearer to each other are the same."""
 _FEWEST_FOR_A_TAIL = 100
 """Resamples from which on their standard deviation is taken to be known."""
 
@@ -185,7 +187,8 @@ def paired_bootstrap(
         replicates: of each row the metric on resampled samples, `[B]`, the same resamples for all rows. Rows with fewer
             of them are compared on those. NaN stands for a resample on which the metric does not exist.
         values: the metric of each row on the samples themselves, `[R]`; differences on resamples are then moved so that
-            their mean lies on the difference of the two. None: the metric's replicates have no bias.
+            their mean lies on the difference of the two, but for those that are 0: there the rows do the same. None:
+            the metric's replicates have no bias.
         samples: how many were resampled. No p-value is then below `2**(1 - samples)`, the least that flipping the signs
             of so many differences can give.
     """
@@ -197,7 +200,8 @@ def paired_bootstrap(
             difference = replicates[one][:common] - replicates[other][:common]
             difference = difference[~np.isnan(difference)]
             if values is not None and len(difference):
-                difference = difference - difference.mean() + values[one] - values[other]
+                moved = difference - difference.mean() + values[one] - values[other]
+                difference = np.where(np.abs(difference) <= _ROUNDING, 0.0, moved)
             p_values[one, other] = p_values[other, one] = max(least, _two_sided(difference))
     return p_values
 

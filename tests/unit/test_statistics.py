@@ -293,6 +293,18 @@ def test_a_bias_that_only_replicates_have_tells_no_rows_apart():
 
 
 @quickly
+@given(st.integers(10, 500), st.integers(1, 2), st.integers(0, 10**6))
+def test_a_few_samples_tell_no_rows_apart_whatever_the_resamples(samples, fewer, seed):
+    """Moving the differences must not turn the resamples without those samples into ones that tell the rows apart."""
+    generator = np.random.default_rng(seed)
+    weights = generator.multinomial(samples, np.full(samples, 1 / samples), 1000).astype(float)
+    every, less = np.ones(samples), np.ones(samples)
+    less[generator.choice(samples, fewer, replace=False)] = 0
+    rows = [weights @ one / samples for one in (every, less)]
+    assert paired_bootstrap(rows, [float(one.mean()) for one in (every, less)])[0, 1] > 0.05
+
+
+@quickly
 @given(st.integers(0, 1000))
 def test_the_paired_bootstrap_of_means_agrees_with_the_z_test(seed):
     """Its p-value is about that of the z-test for a mean."""
