@@ -44,6 +44,7 @@ from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, Samples
 from robustbench_lab.host_memory import keep_freed_memory
+from robustbench_lab.memory_format import fastest_format
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Outcomes
 from robustbench_lab.sample_rng import SampleRng
@@ -198,7 +199,9 @@ def beside_art(
 
     def run_ours() -> None:
         problem = AttackProblem(setting)
+        fastest_format(setting.model, samples.inputs[:4], 2 * STEPS * len(samples.inputs))  # as `rbl run` does
         pgd(problem, steps=STEPS, step_size=EPS / 4)
+        setting.model.to(memory_format=torch.contiguous_format)
         made["ours"] = problem.candidates
 
     def run_art() -> None:

@@ -184,8 +184,12 @@ def model_fingerprint(model: nn.Module) -> str:
     """
     digest = sha256(repr(model).encode())
     for name, module in model.named_modules():
-        digest.update(repr((name, _program(type(module).forward))).encode())
-        held = {**vars(module), **module._parameters, **module._buffers}
+        if isinstance(module, torch.jit.ScriptModule):
+            digest.update(repr((name, _script(module))).encode())
+            held = dict(module.state_dict())
+        else:
+            digest.update(repr((name, _program(type(module).forward))).encode())
+            held = {**vars(module), **module._parameters, **module._buffers}
         for key, value in sorted(held.items()):
             if isinstance(value, Tensor):
                 digest.update(repr((key, value.dtype, value.shape)).encode())
@@ -195,6 +199,11 @@ def model_fingerprint(model: nn.Module) -> str:
             elif isinstance(value, PLAIN) and key != "training":
                 digest.update(repr((key, value)).encode())
     return digest.hexdigest()
+
+
+def _script(module: torch.jit.ScriptModule) -> str:
+    """What TorchScript does; a part that has no `forward` is called by others, whose code shows it."""
+    return str(getattr(module, "inlined_code", ""))
 
 
 def _program(function: Any) -> tuple[Any, ...]:

@@ -46,8 +46,9 @@ def _seconds(model: nn.Module, x: Tensor) -> float:
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
         prediction = model(leaf)
-        if isinstance(prediction, Tensor) and prediction.requires_grad:
-            torch.autograd.grad(prediction.sum(), leaf)
+        logits = getattr(prediction, "logits", prediction)  # a detector's, or a classifier's own output
+        if isinstance(logits, Tensor) and logits.requires_grad:
+            torch.autograd.grad(logits.sum(), leaf)
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter() - began

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from robustbench_lab.comparable_cells import RowSubject, subject_of
 from robustbench_lab.contracts import Access, Estimate, Task
-from robustbench_lab.records import CellRecord, Finding, Outcomes, Severity, Status, Verdict
+from robustbench_lab.records import CellRecord, Finding, Outcomes, ResolvedComponent, Severity, Status, Verdict
 
 VERDICTS = (Verdict.RELIABLE, Verdict.SUSPECT, Verdict.FAILED)
 """From best to worst."""
+
+VERSION_DIGITS = 6
+"""Of an attack's identity, behind its label."""
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -99,7 +102,7 @@ class RowSummary:
     outcomes: Outcomes | None = field(repr=False, compare=False)
     """The worst case per sample; None in a summary that was kept."""
     tried: tuple[AttackName, ...]
-    """Each attack once, in the order of the cells."""
+    """Each attack once, as it was last, in the order of the cells."""
     traits: Mapping[str, AttackTraits | None]
     """Of these attacks, by name, as they were when the summary was made; None: the attack was not installed."""
     attacks: Sequence[AttackResult]
@@ -118,12 +121,12 @@ class RowSummary:
     @property
     def baselines_only(self) -> bool:
         """Whether there are results, and all of sanity baselines."""
-        return self.any_done and all(one.baseline for one in self.tried if one.done)
+        return self.any_done and all(one.baseline for one in self.attacks)
 
     @property
     def any_done(self) -> bool:
         """Whether there is a result."""
-        return any(one.done for one in self.tried)
+        return bool(self.attacks)
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,10 @@ def known_traits(traits: Mapping[str, tuple[bool, Access]], attack: str) -> Atta
 
 def summarise(records: Sequence[CellRecord], rules: RowRules) -> RowSummary:
     """The summary of one defended model from all its cells in a table."""
-    done = [one for one in records if one.status is Status.OK]
+    cell_ids = tuple(one.cell.cell_id for one in records)
+    seeds = tuple(sorted({one.cell.seed for one in records}))
+    records, older = _newest_versions(records)
+    done = [*(one for one in records if one.status is Status.OK), *older]
     telling = _most_reliable([one for one in done if not rules.is_baseline(one)] or done)
     worst = rules.worst_case(done) if done else None
     cross = _cross_attack_findings(done, rules)
@@ -187,10 +193,31 @@ def summarise(records: Sequence[CellRecord], rules: RowRules) -> RowSummary:
         wall_seconds=math.fsum(one.wall_seconds for one in done),
         verdict=_worst_verdict([one.verdict for one in telling] + [Verdict.SUSPECT] * len(cross)),
         findings=(*cross, *_cell_findings(telling)),
-        cell_ids=tuple(one.cell.cell_id for one in records),
-        seeds=tuple(sorted({one.cell.seed for one in records})),
+        cell_ids=cell_ids,
+        seeds=seeds,
         minimum_norm=any(one.minimum_norm for one in done),
     )
+
+
+def _newest_versions(records: Sequence[CellRecord]) -> tuple[list[CellRecord], list[CellRecord]]:
+    """The cells of each attack as it was last, and what it found before it was changed, under `pgd #1a2b3c`.
+
+    An input that breaks the model counts whoever has found it; but it says nothing of the attack as it is now.
+    """
+    last = {one.cell.attack.label: one.cell.attack.identity for one in records}
+    newest = [one for one in records if one.cell.attack.identity == last[one.cell.attack.label]]
+    older = [one for one in records if one.cell.attack.identity != last[one.cell.attack.label]]
+    return newest, [_with_version(one) for one in older if one.status is Status.OK]
+
+
+def _with_version(record: CellRecord) -> CellRecord:
+    named = replace(record.cell.attack, label=version_name(record.cell.attack))
+    return replace(record, cell=replace(record.cell, attack=named))
+
+
+def version_name(attack: ResolvedComponent) -> str:
+    """What an attack is called that has others of its name beside it: `pgd #1a2b3c`."""
+    return f"{attack.label} #{attack.identity[:VERSION_DIGITS]}"
 
 
 def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

@@ -218,7 +218,9 @@ def following(model: nn.Module, dataset: Dataset) -> nn.Module:
 
 def ready(model: Any, device: torch.device, kind: str = "model") -> nn.Module:
     """On the device, in eval mode, without gradients for parameters: no attack needs them, and they cost time."""
-    module = module_of(model, kind).to(device).eval().requires_grad_(False)
+    module = module_of(model, kind).to(device).eval()
+    for parameter in module.parameters():  # `module.requires_grad_` refuses TorchScript, of which copies are no leaves
+        parameter.detach_().requires_grad_(False)
     return quick_gradients(right_gradients(module))
 
 

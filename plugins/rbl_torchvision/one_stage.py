@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from rbl_torchvision.resizing import Resizing
+from rbl_torchvision.resizing import Resizing, network_input
 from rbl_torchvision.ssd_detections import ssd_detections
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers
 from robustbench_lab.plugin_tools.full_precision import in_full_precision
@@ -30,15 +30,16 @@ class OneStageDetector(nn.Module):
 
     def forward(self, images: Tensor) -> DetectorOutput:
         """Images `[B, 3, H, W]` in [0, 1]."""
-        shrunk, _ = self.net.transform(list(images))
+        shrunk = network_input(self.net.transform, images)
         features = [in_full_precision(one) for one in self.net.backbone(shrunk.tensors).values()]
         heads = {name: in_full_precision(one) for name, one in self.net.head(features).items()}
         anchors = self.net.anchor_generator(shrunk, features)
         cells = [one.shape[-2] * one.shape[-1] for one in features]
         resizing = Resizing.of(images, shrunk)
+        boxes = self._boxes(heads, anchors)
         return DetectorOutput(
-            detect=partial(self._detections, heads, anchors, cells, shrunk, resizing),
-            candidates=resizing.boxes_back(self._boxes(heads, anchors)),
+            detect=partial(self._detections, heads, boxes.detach(), anchors, cells, shrunk, resizing),
+            candidates=resizing.boxes_back(boxes),
             logits=self._log_odds(heads),
             training_loss=partial(self._losses, heads, anchors, cells, resizing),
             features=torch.cat([one.flatten(1) for one in features], dim=1),
@@ -63,10 +64,16 @@ class OneStageDetector(nn.Module):
         return logits
 
     def _detections(
-        self, heads: Heads, anchors: list[Tensor], cells: list[int], shrunk: ImageList, resizing: Resizing
+        self,
+        heads: Heads,
+        boxes: Tensor,
+        anchors: list[Tensor],
+        cells: list[int],
+        shrunk: ImageList,
+        resizing: Resizing,
     ) -> Detections:
         if isinstance(self.net, SSD) and shrunk.tensors.device.type == "cpu":
-            found = ssd_detections(self.net, heads, clip_boxes_to_image(self._boxes(heads, anchors), resizing.inner))
+            found = ssd_detections(self.net, heads, clip_boxes_to_image(boxes, resizing.inner))
         elif isinstance(self.net, SSD):
             found = self.net.postprocess_detections(heads, anchors, shrunk.image_sizes)
         else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
@@ -10,6 +10,19 @@ from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import clip_boxes_to_image
 
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers, objects
+
+
+def network_input(transform: Any, images: Tensor) -> ImageList:
+    """What a detector's transform makes of images `[B, C, H, W]`.
+
+    Where they have the network's own size there is nothing to resize, and all are normalised at once; torchvision
+    takes them image by image, and interpolates even then.
+    """
+    height, width = images.shape[-2:]
+    if transform.fixed_size != (width, height) or height % transform.size_divisible or width % transform.size_divisible:
+        shrunk: ImageList = transform(list(images))[0]
+        return shrunk
+    return ImageList(transform.normalize(images), [(height, width)] * len(images))
 
 
 @dataclass(frozen=True)

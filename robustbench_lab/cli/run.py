@@ -105,7 +105,8 @@ def _summarise(result: "RunResult", database: str, *, with_reasons: bool) -> Non
         again = (
             "--retry-failed evaluates the failed ones again, --fresh all" if failed else "--fresh evaluates them again"
         )
-        say(f"all {total} cells are in {database} already: nothing was computed ({again})")
+        cells = "the cell is" if total == 1 else f"all {total} cells are"
+        say(f"{cells} in {database} already: nothing was computed ({again})")
     else:
         ended = Counter(record.status.value for record in result.records if record.status is not Status.OK)
         unlike = "".join(f", {count} {status}" for status, count in sorted(ended.items()))

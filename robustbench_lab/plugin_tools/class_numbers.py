@@ -53,6 +53,8 @@ class ClassNumbers(nn.Module):
 
     def __init__(self, numbers: Sequence[int], outputs: int) -> None:
         super().__init__()
+        follow = list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))) if len(numbers) else False
+        self._from = numbers[0] if follow else None
         labels = torch.full((outputs,), -1)
         labels[list(numbers)] = torch.arange(len(numbers))
         self.register_buffer("numbers", torch.tensor(numbers), persistent=False)
@@ -67,6 +69,8 @@ class ClassNumbers(nn.Module):
 
     def chosen(self, logits: Tensor, *, first: int = 0) -> Tensor:
         """`[..., outputs - first]` to `[..., K]`: those of the dataset's classes. first: the number of the first."""
+        if self._from is not None:  # a view: picking them one by one copies all
+            return logits[..., self._from - first : self._from - first + len(self.numbers)]
         return logits[..., self.numbers - first]
 
     def detections(self, found: Sequence[dict[str, Tensor]]) -> Detections:

@@ -20,7 +20,7 @@ from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable
 from robustbench_lab.records import CellRecord, Outcomes, Status, Verdict
 from robustbench_lab.report.breaking_budgets import breaking_budgets
-from robustbench_lab.row_summary import VERDICTS, AttackResult, outcomes_of
+from robustbench_lab.row_summary import VERDICTS, AttackResult, outcomes_of, version_name
 from robustbench_lab.statistics import clopper_pearson, paired_bootstrap, percentile_interval, tied_ranks, wider
 from robustbench_lab.tasks.resampled_images import resampled_counts
 
@@ -103,7 +103,8 @@ def compare_attacks(leaderboard: Leaderboard) -> tuple[AttackTable, ...]:
 
 
 def _compared(table: LeaderboardTable, done: Mapping[str, CellRecord], alpha: float) -> AttackTable:
-    models = [_on_model(row, table.eps, done) for row in table.rows if row.attacks]
+    names = _names([done[cell] for row in table.rows for attack in row.attacks for cell in attack.cell_ids])
+    models = [_on_model(row, table.eps, done, names) for row in table.rows if row.attacks]
     labels = list(dict.fromkeys(label for model in models for label in model.attacks))
     replicates = dict(zip(labels, _found_on_resamples(labels, models, table.samples), strict=True))
     rows = [_row(label, [one for one in models if label in one.attacks], replicates[label]) for label in labels]
@@ -121,13 +122,26 @@ def _outcomes(row: LeaderboardRow) -> Outcomes:
     return row.outcomes
 
 
-def _on_model(row: LeaderboardRow, eps: float, done: Mapping[str, CellRecord]) -> _Model:
+def _names(records: Sequence[CellRecord]) -> dict[str, str]:
+    """What the attack of each cell is called: by its label, where the table has one version of it only."""
+    versions: dict[str, set[str]] = {}
+    for one in records:
+        versions.setdefault(one.cell.attack.label, set()).add(one.cell.attack.identity)
+    return {
+        one.cell.cell_id: version_name(one.cell.attack)
+        if len(versions[one.cell.attack.label]) > 1
+        else one.cell.attack.label
+        for one in records
+    }
+
+
+def _on_model(row: LeaderboardRow, eps: float, done: Mapping[str, CellRecord], names: Mapping[str, str]) -> _Model:
     right = _outcomes(row).clean_correct
     found = {}
     for attack in row.attacks:
         records = [done[one] for one in attack.cell_ids]
         outcomes = [outcomes_of(one) for one in records]
-        found[attack.label] = _OnModel(
+        found[names[attack.cell_ids[0]]] = _OnModel(
             result=attack,
             broken=right & ~np.logical_and.reduce([one.robust for one in outcomes]),
             budgets=breaking_budgets([(eps, one) for one in outcomes]),

@@ -72,7 +72,8 @@ def render(
         summary=_summary(leaderboard),
         explanation=write.EXPLANATION,
         sections=[
-            _section(table, f"table-{number}", records) for number, table in enumerate(leaderboard.tables, start=1)
+            _section(table, f"table-{number}", records, provenance)
+            for number, table in enumerate(leaderboard.tables, start=1)
         ],
         compared=[_compared(table) for table in compare_attacks(leaderboard) if len(table.rows) > 1],
         compared_titles=attack_table.TITLES,
@@ -98,7 +99,12 @@ def _summary(leaderboard: Leaderboard) -> str:
     return f"Cells: {', '.join(parts) or 'none'}."
 
 
-def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, CellRecord]) -> dict[str, Any]:
+def _section(
+    table: LeaderboardTable,
+    section_id: str,
+    records: Mapping[str, CellRecord],
+    provenance: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     from markupsafe import Markup
 
     figure = figures.comparison(table, f"{section_id}-figure")
@@ -112,7 +118,11 @@ def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, Cel
         "metric_titles": [write.metric_title(metric.name) for metric in table.metrics],
         "published_titles": [write.published_title(metric) for metric in table.published],
         "rows": [
-            _row(row, table) | {"note": notes.get(row.cell_ids), "command": reproduce_command(table, ones)}
+            _row(row, table)
+            | {
+                "note": notes.get(row.cell_ids),
+                "command": reproduce_command(table, ones, _plugins(row.cell_ids, provenance)),
+            }
             for row, ones in rows
         ],
         "notes": [
@@ -125,6 +135,12 @@ def _section(table: LeaderboardTable, section_id: str, records: Mapping[str, Cel
         "error_figure": None if errors is None else Markup(errors),  # noqa: S704
         "error_caption": error_caption(table),
     }
+
+
+def _plugins(cell_ids: Sequence[str], provenance: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The files that the runs of some cells loaded, each once."""
+    specs = [provenance.get(cell_id, {}).get("spec") or {} for cell_id in cell_ids]
+    return list(dict.fromkeys(str(file) for spec in specs for file in spec.get("plugins", ())))
 
 
 def _compared(table: AttackTable) -> dict[str, Any]:

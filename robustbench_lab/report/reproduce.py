@@ -10,9 +10,13 @@ from robustbench_lab.records import CellRecord
 from robustbench_lab.report.formatting import eps_text
 
 
-def reproduce_command(table: LeaderboardTable, records: Sequence[CellRecord]) -> str:
-    """`rbl run ...` for the cells of one row of `table`, quoted for a POSIX shell; numbers are exact."""
-    return shlex.join(["rbl", "run", *_options(table, records)])
+def reproduce_command(table: LeaderboardTable, records: Sequence[CellRecord], plugins: Sequence[str] = ()) -> str:
+    """`rbl run ...` for the cells of one row of `table`, quoted for a POSIX shell; numbers are exact.
+
+    plugins: files that the runs of these cells loaded.
+    """
+    files = (part for file in plugins for part in ("--plugin", file))
+    return shlex.join(["rbl", "run", *files, *_options(table, records)])
 
 
 def _options(table: LeaderboardTable, records: Sequence[CellRecord]) -> Iterator[str]:

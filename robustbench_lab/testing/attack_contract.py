@@ -13,6 +13,7 @@ from torch import Tensor
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Access, ThreatModel
+from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.errors import describe_error
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.model_mark import run_attack
@@ -69,6 +70,8 @@ def check_attack(
         wrong.append(f"it declares access to {access} only, and asks for gradients")
     if bool((problem.unmoved & setting.open).any()):
         wrong.append("it tries nothing but the clean input on some samples: hand candidates to problem.submit")
+    if any(finding.code == "loss-never-rises" for finding in merge_findings(problem.trace.findings())):
+        wrong.append("the loss is nowhere higher than where it starts: does it step along the gradient, or against it?")
     if sample_deterministic:
         if not torch.equal(queries, _attacked(run, setting, "another global seed")[1]):
             text = (

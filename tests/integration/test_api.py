@@ -288,3 +288,27 @@ def test_what_only_python_knows_of_is_said_in_one_line() -> None:
         robustbench_lab.evaluate(nn.Flatten(), (inputs, ["cat", "dog", "cat"]))
     (record,) = robustbench_lab.evaluate(Locked(), (inputs, [0, 1, 0])).records
     assert str(record.reason).startswith("the model cannot be copied (copy.deepcopy: TypeError: cannot pickle")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore:.torch.jit:FutureWarning")
+def test_torchscript_is_a_module_like_others(trained: Net, tmp_path: Path) -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.head = trained.features, trained.head
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.features((x - 0.5) * 4.0).flatten(1))
+
+    torch.jit.trace(Plain().eval(), data()[0][:2]).save(str(tmp_path / "net.ts"))  # type: ignore[no-untyped-call]
+    first, second = (torch.jit.load(tmp_path / "net.ts") for _ in range(2))  # type: ignore[no-untyped-call]
+    assert model_fingerprint(first) == model_fingerprint(second)
+    with torch.no_grad():
+        next(second.parameters()).add_(0.1)
+    assert model_fingerprint(first) != model_fingerprint(second)
+    wanted, found = (
+        robustbench_lab.evaluate(model, data(), ["pgd(steps=12)"], norm="linf", eps=EPS).records[0]
+        for model in (trained, first)
+    )
+    assert found.status is Status.OK
+    assert found.metrics == wanted.metrics

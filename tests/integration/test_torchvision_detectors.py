@@ -9,8 +9,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rbl_torchvision.resizing import network_input
 from rbl_torchvision.torchvision_detector import torchvision_detector
 from robustbench_lab.errors import UsageError
+from robustbench_lab.plugin_tools.class_numbers import ClassNumbers
 from robustbench_lab.tasks.detector_output import DetectorOutput, padded
 from robustbench_lab.testing.detector_contract import check_detector
 
@@ -339,3 +341,22 @@ def test_every_other_detector_gives_torchvisions_own_detections_and_loss(name: s
     for image, one in enumerate(found):
         kept = one["labels"] > 0
         torch.testing.assert_close(output.detections["scores"][image, : int(kept.sum())], one["scores"][kept])
+
+
+# ---------------------------------------------------------------- what the network gets
+
+
+@pytest.mark.parametrize("size", [(320, 320), (320, 288), (300, 300)])
+def test_images_reach_the_network_as_torchvision_prepares_them(size: tuple[int, int]) -> None:
+    transform = made(SSDLITE).net.transform
+    given = torch.rand((3, 3, *size), generator=torch.Generator().manual_seed(2))
+    found, (wanted, _) = network_input(transform, given), transform(list(given))
+    assert torch.equal(found.tensors, wanted.tensors)
+    assert [tuple(one) for one in found.image_sizes] == [tuple(one) for one in wanted.image_sizes]
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 3], [3, 1, 2], [2]])
+def test_logits_are_those_of_the_datasets_classes(numbers: list[int]) -> None:
+    logits = torch.arange(10.0).view(2, 5)
+    assert ClassNumbers(numbers, 5).chosen(logits).tolist() == logits[:, numbers].tolist()
+    assert ClassNumbers(numbers, 5).chosen(logits[:, 1:], first=1).tolist() == logits[:, numbers].tolist()

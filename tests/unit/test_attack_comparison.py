@@ -266,3 +266,16 @@ def test_the_page_compares_attacks_where_there_are_several():
     assert "1 model, 60 samples broken by any attack" in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "<img src=x" not in page
+
+
+def test_two_versions_of_an_attack_are_compared_as_two():
+    def of_version(record, version):
+        attack = replace(record.cell.attack, identity=f"{version}-{record.cell.attack.identity}")
+        return replace(record, cell=replace(record.cell, attack=attack, cell_id=f"{record.cell.cell_id}-{version}"))
+
+    weak = [of_version(result(first(10), model=name), "weaker") for name in ("a", "b")]
+    strong = of_version(result(first(60), model="a"), "strong")
+    _, rows = compared([*weak, strong])
+    assert set(rows) == {"pgd #weaker", "pgd #strong"}
+    assert (rows["pgd #weaker"].models, rows["pgd #strong"].models) == (2, 1)
+    assert (rows["pgd #weaker"].rank, rows["pgd #strong"].rank) == (1, None)

@@ -1,5 +1,6 @@
 """Stage 6: records to tables."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -444,3 +445,43 @@ def test_a_missing_definition_is_named(tmp_path):
 def test_outcomes_reach_the_row_in_the_order_of_the_samples():
     robust = np.random.default_rng(0).random(50) < 0.5
     assert np.array_equal(only_row([example_result(robust.tolist())]).outcomes.robust, robust)
+
+
+# ---------------------------------------------------------------- versions of an attack
+
+
+def of_version(record, version):
+    """The same cell, by an attack that was changed."""
+    attack = replace(record.cell.attack, identity=f"{version}-{record.cell.attack.identity}")
+    return replace(record, cell=replace(record.cell, attack=attack, cell_id=f"{record.cell.cell_id}-{version}"))
+
+
+def test_what_an_attack_found_before_it_was_changed_stands_beside_it():
+    older = of_version(example_result(first(40), verdict=Verdict.SUSPECT, seed=0), "older")
+    newer = of_version(example_result(first(90), seed=0), "newer")
+    row = only_row([older, newer])
+    assert [(one.label, one.metrics["robust_accuracy"].value) for one in row.attacks] == [
+        ("pgd", 0.9),
+        ("pgd #older-", 0.4),
+    ]
+    assert row.metrics["robust_accuracy"].value == 0.4  # an input that breaks the model counts, whoever has found it
+    assert row.cell_ids == (older.cell.cell_id, newer.cell.cell_id)
+    assert row.rank == 1
+
+
+def test_an_older_version_that_failed_is_forgotten_and_a_newer_one_is_not():
+    failed = of_version(example_gap(Status.FAILED, "it fell over", samples=100, seed=0), "failing")
+    works = of_version(example_result(first(40), seed=0), "working")
+    assert [one.label for one in only_row([failed, works]).attacks] == ["pgd"]
+    assert not only_row([failed, works]).findings
+    row = only_row([works, failed])
+    assert [one.label for one in row.attacks] == ["pgd #workin"]
+    assert "attack-failed" in {finding.code for finding in row.findings}
+
+
+def test_other_models_need_no_result_of_an_older_version():
+    older = of_version(example_result(first(40), model="a"), "older")
+    newer = [of_version(example_result(first(90), model=name), "newer") for name in ("a", "b")]
+    rows = rows_by_name([older, *newer])
+    assert {name: row.rank for name, row in rows.items()} == {"a": 2, "b": 1}
+    assert not rows["b"].findings

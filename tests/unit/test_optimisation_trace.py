@@ -40,13 +40,40 @@ def test_a_loss_that_still_rises_at_the_end_is_suspect() -> None:
 
 
 def test_one_sample_in_many_that_still_rises_is_for_information_only() -> None:
-    losses = [torch.cat([loss.expand(1), torch.ones(30)]) for loss in (one[:1] for one in rising(60, 0.02))]
+    settled = [torch.full((30,), float(step > 0)) for step in range(60)]
+    losses = [torch.cat([loss[:1], others]) for loss, others in zip(rising(60, 0.02), settled, strict=True)]
     trace = run(losses, torch.ones(31, 3))
     assert codes(trace) == {"loss-still-rises": (Severity.INFO, 1)}
 
 
 def test_a_few_steps_cannot_show_that_a_search_has_settled() -> None:
     assert codes(run(rising(WINDOW, 5.0))) == {"few-steps": (Severity.SUSPECT, None)}
+
+
+def test_a_search_that_goes_down_is_suspect() -> None:
+    down = run([-loss for loss in rising(60, 0.3)])
+    assert codes(down) == {"loss-never-rises": (Severity.SUSPECT, SAMPLES)}
+
+
+def test_a_search_that_begins_where_another_has_ended_may_find_nothing_higher() -> None:
+    trace = run(rising(60, 0.3))
+    trace.restart()
+    for _ in range(60):
+        trace.observe(torch.ones(SAMPLES), SOME_GRADIENT)
+    assert codes(trace) == {}
+
+
+def test_a_loss_that_is_flat_on_the_few_that_are_left_is_no_finding() -> None:
+    trace = run([torch.zeros(SAMPLES)])
+    trace.keep(torch.tensor([0]), of=SAMPLES)
+    for _ in range(60):
+        trace.observe(torch.zeros(1), None)
+    assert codes(trace) == {}
+
+
+def test_a_loss_that_stays_where_it_is_on_a_few_samples_is_no_finding() -> None:
+    losses = [torch.cat([loss[:1].expand(3), torch.ones(2)]) for loss in rising(60, 0.3)]
+    assert codes(run(losses, torch.ones(5, 3))) == {}
 
 
 def test_samples_that_were_broken_are_not_judged() -> None:

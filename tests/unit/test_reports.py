@@ -404,6 +404,13 @@ def test_the_command_of_a_row_names_everything_that_defines_it_and_is_safe_to_pa
     ]
 
 
+def test_the_command_names_the_plugin_files_of_its_runs():
+    records = [example_result([True], attack="mine")]
+    (one,) = example_leaderboard(records).tables
+    command = reproduce.reproduce_command(one, records, ["my attack.py", "other.py"])
+    assert command.startswith("rbl run --plugin 'my attack.py' --plugin other.py --model ")
+
+
 @pytest.mark.parametrize("eps", [8 / 255, 0.031, 1 / 3, 0.5, 1e-7])
 def test_the_budget_in_a_command_is_exact(eps):
     records = [example_result([True], eps=eps)]
