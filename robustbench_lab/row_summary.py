@@ -102,7 +102,7 @@ class RowSummary:
     outcomes: Outcomes | None = field(repr=False, compare=False)
     """The worst case per sample; None in a summary that was kept."""
     tried: tuple[AttackName, ...]
-    """Each attack once, as it was last, in the order of the cells."""
+    """Each attack once, as it was last."""
     traits: Mapping[str, AttackTraits | None]
     """Of these attacks, by name, as they were when the summary was made; None: the attack was not installed."""
     attacks: Sequence[AttackResult]
@@ -173,8 +173,9 @@ def summarise(records: Sequence[CellRecord], rules: RowRules) -> RowSummary:
     """The summary of one defended model from all its cells in a table."""
     cell_ids = tuple(one.cell.cell_id for one in records)
     seeds = tuple(sorted({one.cell.seed for one in records}))
-    records, older = _newest_versions(records)
-    done = [*(one for one in records if one.status is Status.OK), *older]
+    newest, older = _newest_versions(records)
+    records = _in_order(newest, rules)
+    done = [*(one for one in records if one.status is Status.OK), *_in_order(older, rules)]
     telling = _most_reliable([one for one in done if not rules.is_baseline(one)] or done)
     worst = rules.worst_case(done) if done else None
     cross = _cross_attack_findings(done, rules)
@@ -197,6 +198,11 @@ def summarise(records: Sequence[CellRecord], rules: RowRules) -> RowSummary:
         seeds=seeds,
         minimum_norm=any(one.minimum_norm for one in done),
     )
+
+
+def _in_order(records: Sequence[CellRecord], rules: RowRules) -> list[CellRecord]:
+    """The same whenever which cell was done: attacks by name, baselines last."""
+    return sorted(records, key=lambda one: (rules.is_baseline(one), one.cell.attack.label, one.cell.seed))
 
 
 def _newest_versions(records: Sequence[CellRecord]) -> tuple[list[CellRecord], list[CellRecord]]:
