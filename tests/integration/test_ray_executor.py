@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import signal
 import subprocess
 import sys
@@ -35,8 +34,6 @@ from robustbench_lab.result_store import open_store
 from robustbench_lab.run_observer import RunObserver, UnitProgress
 
 NO_RAY = 'Ray is not installed: pip install "robustbench-lab[ray]"'
-# Whoever reaches a cluster can run anything on it. Read by Ray when it is imported, and by all that it starts.
-os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 PLUGIN = Path(__file__).with_name("worker_plugin.py")
 
 
