@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # No test may ask a hub for anything: it would hang where there is no network, and differ where there is.
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Whoever reaches a Ray cluster can run anything on it. Read by Ray when it is imported, whichever library does so first.
+# Whoever reaches a Ray cluster can run anything on it. Read when Ray is imported, whichever library does so first.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 # Shells start what they run in the background with Ctrl-C ignored, and `nohup` with SIGHUP; Python leaves it so.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
