@@ -1,4 +1,4 @@
-"""Gradients to the input of convolutions that PyTorch is slow at on a CPU."""
+"""Gradients to the input of layers that PyTorch is slow at on a CPU, where the layers' own weights want none."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ Pair = tuple[int, ...]
 """Of rows and columns."""
 FEW_CHANNELS = 4
 """Input channels up to which the quick way is quick."""
+DTYPES = (torch.float32, torch.float64)
 
 
 def quick_gradients(net: nn.Module) -> nn.Module:
-    """The net itself, with hooks on strided convolutions of few channels: in many networks the first one.
+    """The net itself: strided convolutions of few channels, and batch normalisations, have another way back.
 
-    oneDNN computes the gradient to a few input channels with most of its vector lanes empty. One convolution without a
-    stride, whose channels are then shuffled to their pixels (Shi et al. 2016, https://arxiv.org/abs/1609.07009), takes
-    a third to three quarters of that time (benchmarks/input_gradients.py). Values differ by float rounding.
+    Outputs stay as they are bit by bit, gradients differ by float rounding. Only modules of exactly PyTorch's own
+    classes are taken: others, timm's `StdConv2d` say, compute something else from the same weights.
     """
     for module in net.modules():
-        if isinstance(module, nn.Conv2d) and _is_slow(module) and _replace not in module._forward_hooks.values():
-            module.register_forward_hook(_replace)
+        if type(module) is nn.Conv2d and _is_slow(module):
+            module.__class__ = QuickConv2d
+        elif type(module) is nn.BatchNorm2d:
+            module.__class__ = QuickBatchNorm2d
     return net
 
 
@@ -33,30 +35,73 @@ def _is_slow(conv: nn.Conv2d) -> bool:
     return plain and max(conv.stride) > 1 and max(conv.dilation) == 1 and conv.in_channels <= FEW_CHANNELS
 
 
-def _replace(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-    """The same output with another way back, where only the input's gradient is asked for."""
-    (x,) = inputs
-    frozen = not conv.weight.requires_grad and (conv.bias is None or not conv.bias.requires_grad)
-    if not (output.requires_grad and frozen and x.device.type == "cpu" and x.ndim == 4):
-        return None
-    if x.dtype not in (torch.float32, torch.float64):
-        return None
-    changed: Tensor = _QuickBackward.apply(x, output.detach(), conv.weight, conv.stride, conv.padding)
-    return changed
+def _only_the_inputs_gradient(x: Tensor, *parameters: Tensor | None) -> bool:
+    if not (torch.is_grad_enabled() and x.requires_grad) or any(p is not None and p.requires_grad for p in parameters):
+        return False
+    return x.device.type == "cpu" and x.ndim == 4 and x.dtype in DTYPES and not torch.is_autocast_enabled("cpu")
 
 
-class _QuickBackward(torch.autograd.Function):
-    """Passes a convolution's output on; its gradient goes to the convolution's input."""
+class QuickConv2d(nn.Conv2d):
+    """A strided convolution of few channels, in many networks the first one.
 
+    oneDNN computes the gradient to a few input channels with most of its vector lanes empty. One convolution without a
+    stride, whose channels are then shuffled to their pixels (Shi et al. 2016, https://arxiv.org/abs/1609.07009), takes
+    a third to three quarters of that time (benchmarks/input_gradients.py).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, I, H, W]` to `[B, O, h, w]`."""
+        if not _only_the_inputs_gradient(x, self.weight, self.bias):
+            return super().forward(x)
+        made: Tensor = _Convolution.apply(x, self.weight, self.bias, self.stride, self.padding)
+        return made
+
+
+class QuickBatchNorm2d(nn.BatchNorm2d):
+    """A batch normalisation in eval mode: a factor and a shift for each channel, so that the way back is the factor.
+
+    PyTorch's way back also sums over the images what only weights would want, and keeps the input for it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, H, W]` to the same."""
+        mean, var = self.running_mean, self.running_var
+        if self.training or mean is None or var is None or not _only_the_inputs_gradient(x, self.weight, self.bias):
+            return super().forward(x)
+        made: Tensor = _Normalisation.apply(x, self.weight, self.bias, mean, var, self.eps)
+        return made
+
+
+class _Normalisation(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(_x: Tensor, output: Tensor, _weight: Tensor, _stride: Pair, _padding: Pair) -> Tensor:
-        return output.view_as(output)
+    def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+        return functional.batch_norm(x, mean, var, weight, bias, eps=eps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, _output, weight, ctx.stride, ctx.padding = inputs
+        _x, weight, _bias, _mean, var, eps = inputs
+        factor = (var.double() + eps).rsqrt()
+        factor = factor if weight is None else factor * weight
+        ctx.save_for_backward(factor.to(var.dtype).view(-1, 1, 1))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        (factor,) = ctx.saved_tensors
+        return gradient * factor, None, None, None, None, None
+
+
+class _Convolution(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
+        return functional.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        x, weight, _bias, ctx.stride, ctx.padding = inputs
         ctx.size = x.shape[2:]
         ctx.save_for_backward(weight)
 
