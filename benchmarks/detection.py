@@ -199,7 +199,7 @@ def beside_art(
 
     def run_ours() -> None:
         problem = AttackProblem(setting)
-        fastest_format(setting.model, samples.inputs[:4], 2 * STEPS * len(samples.inputs))  # as `rbl run` does
+        fastest_format(setting.model, samples.inputs[:batch_size], 2 * STEPS * len(samples.inputs))  # as `rbl run` does
         pgd(problem, steps=STEPS, step_size=EPS / 4)
         setting.model.to(memory_format=torch.contiguous_format)
         made["ours"] = problem.candidates

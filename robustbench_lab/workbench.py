@@ -19,7 +19,7 @@ from robustbench_lab.dataset_form import wrong_samples
 from robustbench_lab.errors import PluginError
 from robustbench_lab.expectation import passes_per_query
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.memory_format import fastest_format
+from robustbench_lab.memory_format import MOST, fastest_format
 from robustbench_lab.plugin_tools.quick_gradients import quick_gradients
 from robustbench_lab.plugin_tools.right_gradients import right_gradients
 from robustbench_lab.preflight import FEWEST, SAMPLES, VALUES, check_gradient, check_model, check_samples
@@ -131,17 +131,17 @@ class Workbench:
                 self._findings[key] = self._look(cell, loaded, batch_size)
         return self._findings[key]
 
-    def tune(self, cell: Cell, loaded: LoadedCell) -> None:
+    def tune(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> None:
         """Let the attacked model run as fast as it can on this data; tried out once for each."""
         key = (cell.model.identity, cell.defense.identity, cell.dataset.identity, cell.adversary)
         model = loaded.attacked_model(cell)
         if key in self._formats:
             model.to(memory_format=self._formats[key])
             return
-        few = self.samples(loaded, list(cell.samples.indices[:4])).inputs
+        example = self.samples(loaded, list(cell.samples.indices[: min(MOST, batch_size)])).inputs
         passes = max(cell.estimated_forward, cell.estimated_backward) * len(cell.samples.indices)
         with seeded("memory format", *key):
-            found = fastest_format(model, few, passes)
+            found = fastest_format(model, example, passes)
         if found is not None:
             self._formats[key] = found
 

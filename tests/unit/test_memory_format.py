@@ -10,7 +10,7 @@ from robustbench_lab import memory_format
 from robustbench_lab.memory_format import fastest_format
 
 EXAMPLE = torch.rand(4, 3, 8, 8)
-MANY, FEW = 10**12, 1
+MANY, FEW_PASSES = 10**12, 1
 
 
 def net() -> nn.Module:
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[bool, float]:
     return seconds
 
 
-@pytest.mark.parametrize(("ratio", "taken"), [(0.5, True), (0.95, False), (2.0, False)])
+@pytest.mark.parametrize(("ratio", "taken"), [(0.5, True), (0.94, True), (0.96, False), (2.0, False)])
 def test_the_faster_order_is_taken(clock: dict[bool, float], ratio: float, taken: bool) -> None:
     clock[True] = ratio
     model = net()
@@ -38,10 +38,28 @@ def test_the_faster_order_is_taken(clock: dict[bool, float], ratio: float, taken
     assert found == (torch.channels_last if taken else torch.contiguous_format)
 
 
+def test_a_pass_that_something_else_held_up_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {False: iter([9.0, 5.0, 9.0, 5.0, 1.0, 5.0]), True: iter([9.0, 1.2, 0.8, 1.2])}
+    monkeypatch.setattr(memory_format, "_seconds", lambda model, _x: next(times[is_channels_last(model)]))
+    assert fastest_format(net(), EXAMPLE, MANY) == torch.channels_last
+
+
+def test_trials_take_a_small_part_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(memory_format, "_seconds", lambda _model, x: tried.append(len(x)) or 100.0)
+    example = torch.rand(32, 3, 8, 8)
+    fastest_format(net(), example, passes=1280)
+    assert set(tried[2:]) == {8}
+    assert sum(tried[2:]) <= 0.05 * 1280
+    tried.clear()
+    fastest_format(net(), example, passes=10**6)
+    assert set(tried[2:]) == {32}
+
+
 def test_nothing_is_tried_before_short_work(clock: dict[bool, float]) -> None:
     clock[True] = 0.1
     model = net()
-    assert fastest_format(model, EXAMPLE, FEW) is None
+    assert fastest_format(model, EXAMPLE, FEW_PASSES) is None
     assert not is_channels_last(model)
 
 
