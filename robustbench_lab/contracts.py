@@ -177,7 +177,7 @@ class MetricSpec(ComponentSpec):
     clean: str | None = None
     """Of a metric under attack: the metric that says the same of clean inputs, where security curves begin."""
     brief: bool = True
-    """Whether tables in a terminal have it as well; every other format has all metrics."""
+    """Whether tables in a terminal and in LaTeX have it as well; every other format has all metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)

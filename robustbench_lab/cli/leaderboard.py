@@ -21,7 +21,7 @@ def leaderboard(
         str | None, typer.Option("--sort", metavar="NAME", help="A metric, model, passes or seconds.")
     ] = None,
     format: Annotated[  # noqa: A002
-        str, typer.Option("--format", metavar="NAME", help="table, markdown, csv, json or latex.")
+        str, typer.Option("--format", metavar="NAME", help="table, markdown, csv, json, jsonl (the cells) or latex.")
     ] = "table",
     rows: Annotated[
         int, typer.Option("--rows", metavar="N", min=0, help="Rows of each table that the terminal shows; 0: all.")

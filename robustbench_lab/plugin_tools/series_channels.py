@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -27,7 +27,8 @@ class SeriesChannels:
     source: str
     """For messages."""
     series: int | None = None
-    """How many of the first channels are forecast; None: all but those known beforehand."""
+    """How many of the first channels are forecast; None: all but those known beforehand, or, of a `Univariate`, as many
+    as the data have a future of."""
     known: tuple[int, ...] = ()
     """The channels whose last H steps are the future."""
 
@@ -111,6 +112,15 @@ class Univariate(AnyHorizon, ABC):
         super().__init__(channels.source, horizon, usual=usual, most=most)
         self.channels = channels
         self.levels = levels
+        self._counts_series = channels.series is None
+
+    def follow(self, samples: Samples) -> None:
+        """Forecast the series that these have a future of, unless told how many: covariates of the past have none."""
+        super().follow(samples)
+        if self._counts_series and isinstance(samples.targets, dict) and "future" in samples.targets:
+            count = samples.targets["future"].shape[2]
+            if all(channel >= count for channel in self.channels.known):
+                self.channels = replace(self.channels, series=count)
 
     @abstractmethod
     def one_series(self, history: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from robustbench_lab.leaderboard import NamedMetric
 from robustbench_lab.records import CellRecord, Outcomes, Severity, Status
 from robustbench_lab.report import formatting as write
 from robustbench_lab.report.breaking_budgets import median_distance, robust_shares
+from robustbench_lab.report.run_facts import environment_facts, run_facts
 from robustbench_lab.report.table import VERDICT_STYLES
 
 if TYPE_CHECKING:
@@ -58,10 +59,17 @@ class _CellView:
         yield from _section("Definition", _definition(record))
         yield from _section("Result", _result(record, self.metrics))
         yield from _section("Findings", _findings(record))
-        yield from _section("Provenance", [*_computed(record), *write.flattened(self.provenance)])
+        yield from _section("Provenance", self._provenance())
         if self.samples and record.outcomes is not None:
             yield Text()
             yield _samples(record, record.outcomes)
+
+    def _provenance(self) -> Iterator[Line]:
+        yield from _computed(self.record)
+        told = (("run", "run_id"), ("stored at", "stored_at"))
+        yield from ((name, str(self.provenance[key])) for name, key in told if self.provenance.get(key))
+        yield from run_facts(self.provenance)
+        yield from environment_facts(self.provenance)
 
 
 def _section(title: str, lines: Sequence[Line] | Iterator[Line]) -> Iterator[RenderableType]:

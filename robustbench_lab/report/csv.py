@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator
 
+from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable
 from robustbench_lab.report.formatting import printable
 
@@ -46,10 +48,7 @@ def _fields(
     yield from (("rank", row.rank), ("tied", row.tied), ("model", row.model), ("defense", row.defense))
     yield "variant", row.variant
     for name in metrics:
-        estimate = row.metrics.get(name)
-        yield name, estimate and estimate.value
-        yield f"{name}_low", estimate and estimate.low
-        yield f"{name}_high", estimate and estimate.high
+        yield from _numbers(name, row.metrics.get(name))
     for name in stated:
         yield f"published_{name}", row.published and row.published.metrics.get(name)
     if stated:
@@ -63,3 +62,11 @@ def _fields(
     yield "flags", SEPARATOR.join(row.flags)
     yield "seeds", SEPARATOR.join(str(seed) for seed in row.seeds)
     yield "cell_ids", SEPARATOR.join(row.cell_ids)
+
+
+def _numbers(name: str, estimate: Estimate | None) -> Iterator[tuple[str, float | None]]:
+    """A metric and the ends of its interval; empty where it has no value, as in JSON."""
+    if estimate is None or math.isnan(estimate.value):
+        yield from ((name, None), (f"{name}_low", None), (f"{name}_high", None))
+    else:
+        yield from ((name, estimate.value), (f"{name}_low", estimate.low), (f"{name}_high", estimate.high))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Protocol
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
@@ -16,7 +15,7 @@ from robustbench_lab.records import Finding
 
 ABSENT = "—"
 EXPLANATION = (
-    "95% intervals. A sample counts as robust when none of the row's attacks broke it. "
+    "95% intervals. Each sample counts with the worst that the row's attacks did to it. "
     "Passes: forward/backward per sample. Rows with the same rank (1=) cannot be told apart by a paired test."
 )
 
@@ -106,6 +105,11 @@ def heading(table: LeaderboardTable) -> str:
     return " · ".join(parts)
 
 
+def brief_metrics(table: LeaderboardTable) -> list[NamedMetric]:
+    """Those for tables of limited width, and the one sorted by."""
+    return [metric for metric in table.metrics if metric.brief or metric == table.main_metric]
+
+
 def samples_text(table: LeaderboardTable) -> str:
     """`1,000 samples (set 3f2a1c)`: two tables can be about different samples of the same dataset."""
     return f"{table.samples:,} samples (set {table.sample_set[:6]})"
@@ -174,18 +178,6 @@ def memory_text(size: int) -> str:
     """`512 MB`, `79.2 GB`: bytes in binary units, as GPU makers count them."""
     megabytes = size / 1024**2
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1024:.1f} GB"
-
-
-def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A nested mapping as lines: `("libraries numpy", "2.4")`. None is left out."""
-    for key, value in values.items():
-        name = f"{prefix}{printable(str(key))}"
-        if isinstance(value, Mapping):
-            yield from flattened(value, f"{name} ")
-        elif isinstance(value, list | tuple):
-            yield from flattened({str(number): one for number, one in enumerate(value, start=1)}, f"{name} ")
-        elif value is not None:
-            yield name, printable(str(value))
 
 
 def _count(passes: float | None) -> str:

@@ -21,10 +21,9 @@ from robustbench_lab.report.error_curves import error_caption, error_curve
 from robustbench_lab.report.page_figures import MOST_CURVES
 from robustbench_lab.report.report_pictures import ReportPictures
 from robustbench_lab.report.reproduce import reproduce_command
+from robustbench_lab.report.run_facts import environment_facts, run_facts
 
 NO_PICTURES = ReportPictures()
-NOT_OF_THE_RUN = ("run_id", "environment", "stored_at", "spec")
-"""Keys of a cell's provenance that are shown elsewhere, differ from cell to cell, or repeat the command."""
 
 
 def write_report(
@@ -248,8 +247,8 @@ def _runs(provenance: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             "name": write.printable(name),
             "cells": f"{len(ones):,}",
-            "facts": list(write.flattened({key: one for key, one in ones[0].items() if key not in NOT_OF_THE_RUN})),
-            "environment": list(write.flattened(ones[0].get("environment") or {})),
+            "facts": list(run_facts(ones[0])),
+            "environment": list(environment_facts(ones[0])),
         }
         for name, ones in by_run.items()
     ]

@@ -35,7 +35,7 @@ _ESCAPES = str.maketrans(
 
 
 def render(leaderboard: Leaderboard) -> str:
-    """One `table` environment for each group of rows."""
+    """One `table` environment for each group of rows, with the metrics that a terminal has."""
     tables = ["\n".join(_table(table)) for table in leaderboard.tables]
     return "\n\n".join(["% needs \\usepackage{booktabs}", *tables]) + "\n"
 
@@ -46,7 +46,7 @@ def escape(text: str) -> str:
 
 
 def _table(table: LeaderboardTable) -> Iterator[str]:
-    metrics = [write.metric_title(metric.name) for metric in table.metrics]
+    metrics = [write.metric_title(metric.name) for metric in write.brief_metrics(table)]
     metrics += [write.published_title(metric) for metric in table.published]
     titles = ["", "Model", *metrics, "Attacks", "Passes"]
     yield "\\begin{table}"
@@ -69,7 +69,7 @@ def _table(table: LeaderboardTable) -> Iterator[str]:
 def _cells(row: LeaderboardRow, table: LeaderboardTable, note: int | None) -> Iterator[str]:
     yield escape(row.rank_label)
     yield escape(row.name) + ("" if note is None else f"\\textsuperscript{{{note}}}")
-    for metric in table.metrics:
+    for metric in write.brief_metrics(table):
         yield _estimate(row.metrics.get(metric.name), metric, bold=row.rank == 1 and metric == table.main_metric)
     yield from (escape(write.published_text(row, metric)) for metric in table.published)
     yield escape(", ".join(write.attack_labels(row)) or write.ABSENT)

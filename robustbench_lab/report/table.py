@@ -79,7 +79,8 @@ class _TerminalView:
                 yield Text()
                 yield from notes
             yield Text()
-        yield Text(write.EXPLANATION, style="dim")
+        example = self.leaderboard.tables[-1].main_metric.name
+        yield Text(f"{write.EXPLANATION} What a column is: `rbl describe {example}`.", style="dim")
 
 
 def _fitting(table: LeaderboardTable, options: ConsoleOptions) -> Table:
@@ -91,11 +92,6 @@ def _fitting(table: LeaderboardTable, options: ConsoleOptions) -> Table:
         if sum(widths) + GAP * (len(shown) - 1) <= options.max_width:
             break
     return _view(shown, ["" if row.rank else "dim" for row in table.rows])
-
-
-def _shown(table: LeaderboardTable) -> list[NamedMetric]:
-    """Brief metrics, and the one sorted by."""
-    return [metric for metric in table.metrics if metric.brief or metric == table.main_metric]
 
 
 def _stated(table: LeaderboardTable) -> list[NamedMetric]:
@@ -150,13 +146,17 @@ def _columns(table: LeaderboardTable) -> list[_Column]:
     from rich.text import Text
 
     rows = table.rows
-    further = [metric for metric in _shown(table) if not _always_stands(metric, table)]
+    further = [metric for metric in write.brief_metrics(table) if not _always_stands(metric, table)]
     until = {metric: UNTIL_PASSES + len(further) - place for place, metric in enumerate(further)}
     until_verdict = UNTIL_PASSES + len(further) + 1
     return [
         _Column(tuple(Text(f"{row.rank_label:<2}", style="bold" if row.rank == 1 else "") for row in rows), "#"),
         _Column(tuple(_models(table)), "Model", right=False, folds_since=until_verdict),
-        *(column for metric in _shown(table) for column in _metric_columns(table, metric, until.get(metric, ALWAYS))),
+        *(
+            column
+            for metric in write.brief_metrics(table)
+            for column in _metric_columns(table, metric, until.get(metric, ALWAYS))
+        ),
         *(_published_column(table, metric) for metric in _stated(table)),
         _Column(tuple(Text(_attacks(row)) for row in rows), "Attacks", right=False, folds_since=UNTIL_TIME),
         _Column(tuple(Text(write.passes_text(row)) for row in rows), "Passes", until=UNTIL_PASSES),

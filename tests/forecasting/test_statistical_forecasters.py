@@ -144,6 +144,19 @@ def test_the_first_series_are_forecast_from_their_past_alone() -> None:
     assert torch.equal(everything.values[..., 0], x[:, 8:10, [0, 2, 3]])
 
 
+def test_covariates_of_the_past_are_not_forecast_and_each_dataset_has_its_own_number_of_series() -> None:
+    x = windows(12, 3, 4)
+    model, told = naive(), naive(series=1)
+    for series in (3, 2):
+        for one in (model, told):
+            one.follow(Samples(x, {"future": torch.zeros(3, 5, series)}))
+        assert torch.equal(model(x)[:, 0], x[:, -1, :series])
+        assert torch.equal(told(x)[:, 0], x[:, -1, :1])
+    among_them = naive(known=[1])
+    among_them.follow(Samples(x, {"future": torch.zeros(3, 2, 3)}))
+    assert torch.equal(among_them(x)[:, 0], x[:, -3, [0, 2, 3]])
+
+
 @pytest.mark.parametrize(
     ("channels", "problem"),
     [

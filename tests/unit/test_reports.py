@@ -178,6 +178,27 @@ def test_the_version_of_a_single_file_is_shown_by_its_beginning():
     assert version_text("1+timm-1.0.22") == "1+timm-1.0.22"
 
 
+def board_with(name, value, **traits):
+    """A board whose rows have this metric as well, and a further one of which tables of limited width have nothing."""
+    brief = NamedMetric(name, lambda _outcomes: Estimate(value, value, value), fraction=False, **traits)
+    minor = NamedMetric("minor_share", lambda _outcomes: Estimate(0.25, 0.2, 0.3), brief=False)
+    metrics = {"classification": [*CLASSIFIER_METRICS, brief, minor]}
+    records = [example_result([False, True])]
+    return build_leaderboard(records, LeaderboardDefinition(), {"classification": Classification()}, metrics, {})
+
+
+def test_what_has_no_value_is_empty_in_the_csv():
+    (line,) = csv.DictReader(io.StringIO(csv_format.render(board_with("mean_rise", math.nan))))
+    assert [line[name] for name in ("mean_rise", "mean_rise_low", "mean_rise_high")] == ["", "", ""]
+    assert line["minor_share_low"] == "0.2"
+
+
+def test_latex_leaves_out_what_a_terminal_leaves_out():
+    text = latex.render(board_with("mean_rise", 1.5))
+    assert "Mean rise" in text
+    assert "Minor share" not in text
+
+
 def test_latex_has_one_table_a_group_and_every_environment_is_closed(board):
     text = latex.render(board)
     begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
@@ -330,6 +351,21 @@ def test_a_cell_is_shown_with_definition_result_findings_and_provenance():
         "2.15",
     ):
         assert part in text
+
+
+def test_provenance_is_a_command_to_copy_and_one_line_of_libraries_or_else_what_was_asked_for():
+    record = example_result([True, False])
+    run = {
+        "run_id": "r1",
+        "command": "rbl run --attack pgd",
+        "spec": {"attacks": ["pgd"]},
+        "environment": {"libraries": {"numpy": "2.4", "torch": "2.15"}},
+    }
+    text = shown(record, run)
+    assert [line.split() for line in text.splitlines() if "rbl run" in line] == [["command", *run["command"].split()]]
+    assert "numpy 2.4, torch 2.15" in text
+    assert "spec" not in text
+    assert "spec attacks 1" in shown(record, {**run, "command": None})
 
 
 def minimum_norm_result():
