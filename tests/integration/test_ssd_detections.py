@@ -48,10 +48,19 @@ def test_they_are_torchvisions_own_bit_by_bit(net: Any, least: float, spread: fl
 
 
 def test_only_as_many_candidates_are_suppressed_as_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[int] = []
-    monkeypatch.setattr(ours, "nms", lambda boxes, *_: looked.append(len(boxes)) or torch.arange(len(boxes)))
+    looked: list[torch.Size] = []
+    monkeypatch.setattr(
+        ours, "keep_best", lambda boxes, scores, *_: looked.append(boxes.shape) or torch.ones_like(scores).bool()
+    )
     net = SimpleNamespace(topk_candidates=400, score_thresh=0.01, nms_thresh=0.5, detections_per_img=50)
     heads, anchors = heads_of(0, 0.1, 1.0)
     (first, _) = ssd_detections(net, heads, torch.stack([anchors, anchors]))
     assert len(first["scores"]) == 50
-    assert sum(looked) == 2 * 100
+    assert looked == [(2, 100, 4)]
+
+
+@pytest.mark.parametrize("threshold", [0.55, 0.5, 0.45, 0.1])
+def test_an_overlap_counts_as_above_the_threshold_where_float64_says_so(threshold: float) -> None:
+    near = torch.tensor(threshold)
+    for one in (near, near.nextafter(torch.tensor(0.0)), near.nextafter(torch.tensor(1.0))):
+        assert bool(one > ours._as_double(threshold)) == (one.item() > threshold)
