@@ -23,6 +23,7 @@ from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.hookspecs import hookimpl
 from robustbench_lab.leaderboard import Leaderboard
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.plugin_tools.quick_gradients import class_of
 from robustbench_lab.records import CellRecord
 from robustbench_lab.sample_trees import take
 
@@ -188,7 +189,7 @@ def model_fingerprint(model: nn.Module) -> str:
             digest.update(repr((name, _script(module))).encode())
             held = dict(module.state_dict())
         else:
-            digest.update(repr((name, _program(type(module).forward))).encode())
+            digest.update(repr((name, _program(class_of(module).forward))).encode())
             held = {**vars(module), **module._parameters, **module._buffers}
         for key, value in sorted(held.items()):
             if isinstance(value, Tensor):

@@ -30,6 +30,11 @@ def quick_gradients(net: nn.Module) -> nn.Module:
     return net
 
 
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """The class of a module, before it was given another way back."""
+    return {QuickConv2d: nn.Conv2d, QuickBatchNorm2d: nn.BatchNorm2d}.get(type(module), type(module))
+
+
 def _is_slow(conv: nn.Conv2d) -> bool:
     plain = conv.groups == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
     return plain and max(conv.stride) > 1 and max(conv.dilation) == 1 and conv.in_channels <= FEW_CHANNELS
@@ -49,6 +54,10 @@ class QuickConv2d(nn.Conv2d):
     a third to three quarters of that time (benchmarks/input_gradients.py).
     """
 
+    def _get_name(self) -> str:
+        """For `repr`: the network is what it was."""
+        return "Conv2d"
+
     def forward(self, x: Tensor) -> Tensor:
         """`[B, I, H, W]` to `[B, O, h, w]`."""
         if not _only_the_inputs_gradient(x, self.weight, self.bias):
@@ -62,6 +71,10 @@ class QuickBatchNorm2d(nn.BatchNorm2d):
 
     PyTorch's way back also sums over the images what only weights would want, and keeps the input for it.
     """
+
+    def _get_name(self) -> str:
+        """For `repr`: the network is what it was."""
+        return "BatchNorm2d"
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W]` to the same."""

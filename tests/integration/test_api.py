@@ -18,6 +18,7 @@ import robustbench_lab
 from robustbench_lab.api import model_fingerprint
 from robustbench_lab.errors import RblError, UsageError
 from robustbench_lab.records import Status
+from robustbench_lab.workbench import ready
 
 EPS = 0.05
 
@@ -208,6 +209,14 @@ def test_whatever_changes_the_predictions_changes_the_fingerprint(change: Callab
     with torch.no_grad():
         change(net)
     assert model_fingerprint(net) != before
+
+
+def test_a_model_that_was_made_ready_for_attacks_is_the_same_model() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Flatten())
+    before, name = model_fingerprint(net), repr(net)
+    ready(net, torch.device("cpu"))
+    net(torch.rand(2, 3, 9, 9, requires_grad=True)).sum().backward()
+    assert (model_fingerprint(net), repr(net)) == (before, name)
 
 
 # ---------------------------------------------------------------- what is refused
