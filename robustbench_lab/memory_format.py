@@ -21,7 +21,7 @@ FEW = 4
 """Inputs in the passes that tell whether trials are worth their time."""
 MOST = 32
 """Inputs in a trial: as many as an attack's batches have, if this is no small part of the work ahead."""
-COST = 0.025
+COST = 0.05
 """Share of the work ahead that trials may take."""
 TRIALS = 3
 """Of each order. The shortest counts: whatever else the machine does makes a pass longer, never shorter."""

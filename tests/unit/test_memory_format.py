@@ -48,9 +48,9 @@ def test_trials_take_a_small_part_of_the_work(monkeypatch: pytest.MonkeyPatch) -
     tried: list[int] = []
     monkeypatch.setattr(memory_format, "_seconds", lambda _model, x: tried.append(len(x)) or 100.0)
     example = torch.rand(32, 3, 8, 8)
-    fastest_format(net(), example, passes=2560)
+    fastest_format(net(), example, passes=1280)
     assert set(tried[2:]) == {8}
-    assert sum(tried[2:]) <= 0.025 * 2560
+    assert sum(tried[2:]) <= 0.05 * 1280
     tried.clear()
     fastest_format(net(), example, passes=10**6)
     assert set(tried[2:]) == {32}
