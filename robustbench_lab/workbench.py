@@ -14,7 +14,7 @@ from robustbench_lab.adversaries import ADAPTIVE, source_of
 from robustbench_lab.attack_audit import RANDOMIZED_PASSES
 from robustbench_lab.batch_size import first_batch_size, measured_batch_size
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.contracts import Access, Dataset, FollowsData, Objective, Samples, Task, ThreatModel
+from robustbench_lab.contracts import Access, Dataset, FollowsData, GradientKind, Objective, Samples, Task, ThreatModel
 from robustbench_lab.dataset_form import wrong_samples
 from robustbench_lab.errors import PluginError
 from robustbench_lab.expectation import passes_per_query
@@ -41,6 +41,8 @@ class LoadedCell:
     source_model: nn.Module | None
     """Another model, which adversarial inputs are made on."""
     randomized: bool
+    exact_gradient: bool
+    """Whether the defended model's gradient is that of its defense, and no approximation."""
     attack: Callable[..., object]
     access: Access
     baseline: bool
@@ -100,6 +102,7 @@ class Workbench:
             defended_model=ready(self._build("defenses", cell.defense, cell.task, given), self.device, "defense"),
             source_model=None if source is None else following(source, dataset),
             randomized=defense.randomized,
+            exact_gradient=defense.gradient is GradientKind.EXACT,
             attack=lambda problem: self.catalog.build("attacks", cell.attack, problem, task=cell.task),
             access=attack.access,
             baseline=attack.baseline,
@@ -175,7 +178,12 @@ class Workbench:
         if any(finding.severity == "fatal" for finding in found):
             return found
         attacked = loaded.attacked_model(cell)
-        return found + check_gradient(attacked, samples, loaded.objective, loaded.access, batch_size)
+        random = loaded.randomized or any(finding.code == "undeclared-randomness" for finding in found)
+        exact = not random and (loaded.exact_gradient or attacked is not model)
+        bounds = loaded.dataset.bounds if exact else None
+        return found + check_gradient(
+            attacked, samples, loaded.objective, loaded.access, batch_size, exact_within=bounds
+        )
 
     def _model(self, component: ResolvedComponent, task: str) -> nn.Module:
         if component.identity not in self._models:

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from robustbench_lab.contracts import Access, Bounds, Samples
 from robustbench_lab.objectives import Untargeted
+from robustbench_lab.plugin_tools.bpda import straight_through
 from robustbench_lab.preflight import check_gradient, check_model, check_samples, fatal_reason
 from robustbench_lab.records import Finding, Severity
 from robustbench_lab.tasks.classification import Classification
 
 SAMPLES = 60
+BOUNDS = Bounds()
 
 
 @dataclass(frozen=True)
@@ -160,3 +162,35 @@ def test_a_model_without_gradient_is_refused_to_gradient_attacks_only() -> None:
 def test_a_gradient_of_exactly_zero_is_named() -> None:
     (finding,) = gradient_findings(After(lambda z: z.round() + 0 * z))
     assert finding.code == "zero-gradient-at-clean"
+
+
+class Backwards(torch.autograd.Function):
+    """The values pass as they are; their gradient is multiplied."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, z: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+def _checked(model: nn.Module, exact_within: Bounds | None = BOUNDS) -> list[str]:
+    samples = Data().load(range(SAMPLES))
+    found = check_gradient(model, samples, Untargeted(), Access.GRADIENTS, 16, exact_within=exact_within)
+    return [finding.code for finding in found]
+
+
+def test_a_gradient_that_is_not_that_of_the_loss_is_named_unless_it_is_declared_an_approximation() -> None:
+    for factor in (-1, 0.1, 10):
+        wrong = After(lambda z, factor=factor: Backwards.apply(z, factor))
+        assert _checked(wrong) == ["wrong-gradient"]
+        assert _checked(wrong, None) == []
+    assert _checked(After(lambda z: Backwards.apply(z, 1))) == []
+    assert _checked(After(lambda z: straight_through(z, lambda y: (y > 0).float()))) == ["wrong-gradient"]
+
+
+def test_a_gradient_of_which_nothing_can_be_told_is_not_named() -> None:
+    assert _checked(After(lambda z: Backwards.apply(1e-6 * z, -1))) == []
