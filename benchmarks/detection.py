@@ -23,6 +23,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ from robustbench_lab import evaluate
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, Samples
+from robustbench_lab.folded_norms import with_folded_norms
 from robustbench_lab.host_memory import keep_freed_memory
-from robustbench_lab.memory_format import fastest_format
+from robustbench_lab.memory_format import FEW, fastest_format
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.records import Outcomes
 from robustbench_lab.sample_rng import SampleRng
@@ -198,8 +200,10 @@ def beside_art(
     made: dict[str, Tensor] = {"clean": samples.inputs, "walk": walked_from_clean(setting)}
 
     def run_ours() -> None:
-        problem = AttackProblem(setting)
-        fastest_format(setting.model, samples.inputs[:batch_size], 2 * STEPS * len(samples.inputs))  # as `rbl run` does
+        batch = samples.inputs[:batch_size]
+        fastest_format(setting.model, batch, 2 * STEPS * len(samples.inputs))  # these two as `rbl run` does
+        fast = with_folded_norms(setting.model, batch[:FEW]) or setting.model
+        problem = AttackProblem(replace(setting, model=fast))
         pgd(problem, steps=STEPS, step_size=EPS / 4)
         setting.model.to(memory_format=torch.contiguous_format)
         made["ours"] = problem.candidates

@@ -1,4 +1,5 @@
-"""Does channels-last pay? Forward and backward passes to the input, in turn with the usual order; ratios of medians.
+"""Do channels-last and folded batch normalisations pay? Forward and backward passes to the input, in turn with the
+network as `rbl` loads it, in the usual order; ratios of medians.
 
 python benchmarks/memory_format.py
 """
@@ -14,6 +15,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from robustbench_lab.folded_norms import with_folded_norms
+from robustbench_lab.workbench import ready
+
 CASES = {
     "resnet18": (32, 64),
     "resnet50": (96, 8),
@@ -22,6 +26,7 @@ CASES = {
     "efficientnet_lite0": (224, 4),
     "mobilenetv3_small_100": (224, 8),
     "convnext_atto": (128, 8),
+    "efficientnet_b0": (128, 8),
     "resnext50_32x4d": (96, 8),
 }
 """Model to (side of the image, batch size)."""
@@ -36,20 +41,26 @@ def seconds(model: nn.Module, x: Tensor) -> float:
     return time.perf_counter() - began
 
 
+def in_channels_last(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).to(memory_format=torch.channels_last)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
-    print(f"{'model':24} {'grouped':>8} {'channels-last / usual':>22}")
+    print(f"{'model':24} {'grouped':>8} {'channels-last':>14} {'folded':>8} {'both':>8}   to usual")
     for name, (side, batch) in CASES.items():
-        usual = timm.create_model(name).to(asked.device).eval().requires_grad_(False)
-        last = copy.deepcopy(usual).to(memory_format=torch.channels_last)
         x = torch.rand(batch, 3, side, side, device=asked.device)
-        times = [(seconds(usual, x), seconds(last, x)) for _ in range(asked.rounds + 1)][1:]
-        ratio = statistics.median(b for _, b in times) / statistics.median(a for a, _ in times)
+        usual = ready(timm.create_model(name), torch.device(asked.device))
+        folded = with_folded_norms(usual, x[:4]) or usual
+        models = (usual, in_channels_last(usual), folded, in_channels_last(folded))
+        rounds = [[seconds(model, x) for model in models] for _ in range(asked.rounds + 1)][1:]
+        base, *others = (statistics.median(times) for times in zip(*rounds, strict=True))
+        last, fold, both = (one / base for one in others)
         grouped = any(isinstance(one, nn.Conv2d) and one.groups > 1 for one in usual.modules())
-        print(f"{name:24} {'yes' if grouped else 'no':>8} {ratio:22.2f}", flush=True)
+        print(f"{name:24} {'yes' if grouped else 'no':>8} {last:14.2f} {fold:8.2f} {both:8.2f}", flush=True)
 
 
 if __name__ == "__main__":

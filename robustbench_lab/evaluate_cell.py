@@ -177,9 +177,9 @@ def _evaluate(
     preflight = bench.preflight(cell, loaded, batch_size)
     if reason := fatal_reason(preflight):
         return replace(blank, status=Status.SKIPPED, reason=reason, findings=tuple(preflight))
-    bench.tune(cell, loaded, batch_size)
+    fast = bench.tune(cell, loaded, batch_size)
     setting = unit_setting(unit, bench, loaded, batch_size)
-    searched = setting if loaded.source_model is None else _on_source(setting, loaded.source_model)
+    searched = replace(setting, model=fast) if loaded.source_model is None else _on_source(setting, fast)
     searched = _in_mixed_precision(searched) if options.mixed_precision else searched
     problem = AttackProblem(searched, progress, checkpoint)
     if not problem.finished:

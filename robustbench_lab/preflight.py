@@ -7,13 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from robustbench_lab.contracts import Access, Bounds, Dataset, Objective, Samples, Task
+from robustbench_lab.contracts import Bounds, Dataset, Samples, Task
 from robustbench_lab.errors import describe_error
-from robustbench_lab.expectation import detached
-from robustbench_lab.gradient_check import finite_differences_agree
 from robustbench_lab.prediction import predict_in_batches
 from robustbench_lab.records import Finding, Severity
-from robustbench_lab.sample_trees import cut
 
 SAMPLES = 256
 FEWEST = 8
@@ -22,8 +19,6 @@ VALUES = 1 << 24
 REPEATS = 5
 RANDOM_TOLERANCE = 1e-4
 """Difference of repeated predictions, relative to their size, above which a model is randomized (AutoAttack: 1e-4)."""
-FEWEST_TOLD = 4
-"""Samples of which it can be told whether their gradient is right, for a finding."""
 BATCH_TOLERANCE = 1e-3
 """The same for one sample alone against the same sample in a batch."""
 
@@ -70,62 +65,6 @@ def check_model(
     if any(finding.severity is Severity.FATAL for finding in found):
         return found
     return found + _check_determinism(model, samples.inputs[:batch_size], task, randomized)
-
-
-def check_gradient(
-    model: nn.Module,
-    samples: Samples,
-    objective: Objective,
-    access: Access,
-    batch_size: int,
-    *,
-    exact_within: Bounds | None = None,
-) -> list[Finding]:
-    """Whether a usable gradient reaches the input; asked for attacks that need one.
-
-    exact_within: the data's bounds, where the gradient claims to be exact; None: an approximation, or random.
-    """
-    if access is not Access.GRADIENTS:
-        return []
-    few = samples.inputs[: min(8, batch_size)]
-    leaf = few.clone().requires_grad_()
-    targets = cut(samples.targets, 0, len(few))
-    try:
-        with torch.enable_grad():
-            prediction = model(leaf)
-            with torch.no_grad():
-                goal = objective.prepare(detached(prediction), targets)
-            losses = objective.loss(None, prediction, goal)
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-    except RuntimeError as error:
-        text = (
-            f"no gradient reaches the input ({describe_error(error)}): use a score- or decision-based attack, or BPDA"
-        )
-        return [_fatal("no-gradient", text)]
-    if not bool(gradient.isfinite().all()):
-        return [Finding("bad-gradient", Severity.SUSPECT, "the gradient at clean inputs is NaN or infinite")]
-    if not bool(gradient.any()):
-        text = "the gradient at clean inputs is exactly zero: the model may mask it"
-        return [Finding("zero-gradient-at-clean", Severity.SUSPECT, text)]
-    if exact_within is None:
-        return []
-
-    @torch.no_grad()
-    def loss(x: Tensor) -> Tensor:
-        return objective.loss(None, model(x), goal)
-
-    return _check_differences(*finite_differences_agree(loss, few, losses.detach(), gradient, exact_within))
-
-
-def _check_differences(agrees: Tensor, told: Tensor) -> list[Finding]:
-    count, wrong = int(told.sum()), int((told & ~agrees).sum())
-    if count < FEWEST_TOLD or 2 * wrong <= count:
-        return []
-    text = (
-        f"on {wrong} of {count} samples a small step along the gradient does not change the loss as the gradient says: "
-        "an attack that follows it may find little"
-    )
-    return [Finding("wrong-gradient", Severity.SUSPECT, text)]
 
 
 def fatal_reason(findings: Iterable[Finding]) -> str | None:

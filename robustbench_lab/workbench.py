@@ -18,11 +18,13 @@ from robustbench_lab.contracts import Access, Dataset, FollowsData, GradientKind
 from robustbench_lab.dataset_form import wrong_samples
 from robustbench_lab.errors import PluginError
 from robustbench_lab.expectation import passes_per_query
+from robustbench_lab.folded_norms import with_folded_norms
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.memory_format import MOST, fastest_format
+from robustbench_lab.gradient_check import check_gradient
+from robustbench_lab.memory_format import FEW, MOST, fastest_format
 from robustbench_lab.plugin_tools.quick_gradients import quick_gradients
 from robustbench_lab.plugin_tools.right_gradients import right_gradients
-from robustbench_lab.preflight import FEWEST, SAMPLES, VALUES, check_gradient, check_model, check_samples
+from robustbench_lab.preflight import FEWEST, SAMPLES, VALUES, check_model, check_samples
 from robustbench_lab.records import Cell, Finding, ResolvedComponent
 from robustbench_lab.sample_trees import to_device
 
@@ -134,19 +136,25 @@ class Workbench:
                 self._findings[key] = self._look(cell, loaded, batch_size)
         return self._findings[key]
 
-    def tune(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> None:
-        """Let the attacked model run as fast as it can on this data; tried out once for each."""
+    def tune(self, cell: Cell, loaded: LoadedCell, batch_size: int) -> nn.Module:
+        """The attacked model in the form in which a search on this data is fastest, if that is worth trials.
+
+        A copy may be returned, whose numbers differ by rounding. A minimum-norm search gets none: its candidates lie on
+        the decision boundary, where rounding tells.
+        """
         key = (cell.model.identity, cell.defense.identity, cell.dataset.identity, cell.adversary)
         model = loaded.attacked_model(cell)
-        if key in self._formats:
-            model.to(memory_format=self._formats[key])
-            return
         example = self.samples(loaded, list(cell.samples.indices[: min(MOST, batch_size)])).inputs
-        passes = max(cell.estimated_forward, cell.estimated_backward) * len(cell.samples.indices)
         with seeded("memory format", *key):
-            found = fastest_format(model, example, passes)
-        if found is not None:
-            self._formats[key] = found
+            passes = max(cell.estimated_forward, cell.estimated_backward) * len(cell.samples.indices)
+            found = self._formats.get(key) or fastest_format(model, example, passes)
+        if found is None:
+            return model
+        self._formats[key] = found
+        model.to(memory_format=found)
+        if loaded.minimum_norm or loaded.randomized:
+            return model
+        return with_folded_norms(model, example[:FEW]) or model
 
     def first_batch_size(self, cell: Cell, loaded: LoadedCell, share: float) -> int:
         """Samples in the first batch. share: of the device's memory that is this process's to use."""

@@ -28,6 +28,12 @@ def right_gradients(net: nn.Module) -> nn.Module:
     return net
 
 
+def has_others_hooks(module: nn.Module) -> bool:
+    """Whether somebody looks at what the module takes or gives, `right_gradients` aside."""
+    ours = (_in_plain_order, _leave_cudnn, _return_to_cudnn)
+    return any(hook not in ours for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()))
+
+
 def _in_plain_order(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
     if len(output) == 1 and output.requires_grad:
         output.register_hook(_plain)  # type: ignore[no-untyped-call]

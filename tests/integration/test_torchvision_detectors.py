@@ -8,13 +8,16 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from rbl_torchvision.resizing import network_input
 from rbl_torchvision.torchvision_detector import torchvision_detector
 from robustbench_lab.errors import UsageError
+from robustbench_lab.folded_norms import with_folded_norms
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers
 from robustbench_lab.tasks.detector_output import DetectorOutput, padded
 from robustbench_lab.testing.detector_contract import check_detector
+from robustbench_lab.workbench import ready
 
 SSDLITE = "ssdlite320_mobilenet_v3_large"
 FASTER = "fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -360,3 +363,15 @@ def test_logits_are_those_of_the_datasets_classes(numbers: list[int]) -> None:
     logits = torch.arange(10.0).view(2, 5)
     assert ClassNumbers(numbers, 5).chosen(logits).tolist() == logits[:, numbers].tolist()
     assert ClassNumbers(numbers, 5).chosen(logits[:, 1:], first=1).tolist() == logits[:, numbers].tolist()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_with_folded_normalisations_it_is_the_same_detector(name: str, detectors: dict[str, Any]) -> None:
+    model = ready(detectors[name], torch.device("cpu"))
+    folded = with_folded_norms(model, images())
+    assert folded is not None
+    assert not any(isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d) for module in folded.modules())
+    plain, quick = model(images()), folded(images())
+    torch.testing.assert_close(quick.logits, plain.logits, rtol=1e-3, atol=1e-3)
+    losses = [output.loss_of(BOXES, LABELS) for output in (quick, plain)]
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-3)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Access, Bounds, Samples
+from robustbench_lab.gradient_check import check_gradient
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.plugin_tools.bpda import straight_through
-from robustbench_lab.preflight import check_gradient, check_model, check_samples, fatal_reason
+from robustbench_lab.preflight import check_model, check_samples, fatal_reason
 from robustbench_lab.records import Finding, Severity
 from robustbench_lab.tasks.classification import Classification
 
@@ -178,9 +179,12 @@ class Backwards(torch.autograd.Function):
 
 
 def _checked(model: nn.Module, exact_within: Bounds | None = BOUNDS) -> list[str]:
-    samples = Data().load(range(SAMPLES))
-    found = check_gradient(model, samples, Untargeted(), Access.GRADIENTS, 16, exact_within=exact_within)
-    return [finding.code for finding in found]
+    samples, found = Data().load(range(SAMPLES)), []
+    for size in (1, 3, 8, 16):
+        findings = check_gradient(model, samples, Untargeted(), Access.GRADIENTS, size, exact_within=exact_within)
+        found.append([finding.code for finding in findings])
+    assert found.count(found[0]) == len(found), "the batch size makes no difference"
+    return found[0]
 
 
 def test_a_gradient_that_is_not_that_of_the_loss_is_named_unless_it_is_declared_an_approximation() -> None:
