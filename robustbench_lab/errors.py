@@ -42,12 +42,22 @@ class SkipCell(RblError):  # noqa: N818 (no error: a way to end)
     """A cell cannot be evaluated meaningfully; its message is the stored reason."""
 
 
+LONGEST = 300
+"""Characters of a stranger's message that are shown."""
+LONGEST_OWN = 600
+"""Of an expected error's: what to do next stands at its end."""
+
+
 def describe_error(error: BaseException) -> str:
     """`ValueError: what it says`, on one line and not too long; an expected error by its message alone."""
-    text = " ".join(str(error).split())[:300]
+    text = " ".join(str(error).split())
     if isinstance(error, RblError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return _shortened(text, LONGEST_OWN)
+    return f"{type(error).__name__}: {_shortened(text, LONGEST)}" if text else type(error).__name__
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
