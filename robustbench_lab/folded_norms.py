@@ -37,7 +37,7 @@ def with_folded_norms(model: nn.Module, example: Tensor) -> nn.Module | None:
     """A copy in which normalisations are folded; None where there is none to fold, or where that changes the network.
 
     example: a few inputs `[N, C, H, W]`, on which it is found out which convolution a normalisation follows, and
-    whether the copy's outputs are the network's. Random networks have to draw the same numbers at each pass.
+    whether the copy's outputs are the network's.
     """
     names = {module: name for name, module in model.named_modules()}
     try:
@@ -57,18 +57,19 @@ def with_folded_norms(model: nn.Module, example: Tensor) -> nn.Module | None:
 
 def _observed(model: nn.Module, example: Tensor) -> tuple[list[Pair], list[Tensor]]:
     """The convolutions whose output is always handed to the same normalisation, which gets no other; the outputs."""
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    made: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     calls: Counter[nn.Module] = Counter()
     together: Counter[Pair] = Counter()
 
     def convolved(conv: Any, _: Any, output: Tensor) -> None:
-        made[id(output)] = conv, output  # kept, so that no other tensor gets its id
+        made[id(output)] = conv, output, output._version  # kept, so that no other tensor gets its id
         calls[conv] += 1
 
     def normalised(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
         calls[norm] += 1
-        if inputs and id(inputs[0]) in made:
-            together[made[id(inputs[0])][0], norm] += 1
+        if found := made.get(id(inputs[0])):
+            conv, output, version = found
+            together[conv, norm] += output._version == version  # otherwise something was done in place in between
 
     with _watched(model, convolved, normalised):
         outputs = _outputs(model, example)

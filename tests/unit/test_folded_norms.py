@@ -170,6 +170,15 @@ def test_a_network_that_cannot_be_copied_is_left_alone() -> None:
     assert with_folded_norms(net, images()) is None
 
 
+def test_what_happens_in_place_between_the_two_is_seen() -> None:
+    parts = [nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)]
+    net = used(nn.Sequential(*parts))
+    folded = with_folded_norms(net, images())
+    assert folded is not None
+    assert [type(part).__name__ for part in folded][2:] == ["QuickBatchNorm2d", "Conv2d", "Identity"]
+    torch.testing.assert_close(folded(images(seed=1)), net(images(seed=1)), rtol=1e-4, atol=1e-5)
+
+
 def test_a_module_that_stands_in_two_places_is_folded_in_both() -> None:
     pair = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
     net = used(nn.Sequential(pair, nn.ReLU(), pair))
