@@ -101,8 +101,8 @@ def evaluate_unit(unit: WorkUnit, bench: Workbench, options: EvaluationOptions, 
         raise
     except BaseException as error:  # some libraries have errors that are no Exception
         # Where memory has run out with a batch of one, the unit needs more than its share of the device.
-        needed = 1.0 if out_of_memory(error) else 0.0
-        record = replace(blank, reason=describe_error(error), memory_share=needed)
+        used = bench.memory_share()  # asked in any case: the next unit's share begins anew
+        record = replace(blank, reason=describe_error(error), memory_share=1.0 if out_of_memory(error) else used)
     if os.getpid() != process:  # a plugin has forked, and its copy of this process came back, too: one record is enough
         os._exit(0)
     earlier = checkpoint.earlier_seconds if checkpoint else 0.0

@@ -91,9 +91,9 @@ def merge(
     """
     from robustbench_lab.cli.output import print_json, say
     from robustbench_lab.exit_codes import ExitCode
-    from robustbench_lab.result_store import open_store
+    from robustbench_lab.result_store import open_source, open_store
 
-    with open_store(other, create=False) as source, open_store(db) as target:
+    with open_source(other, db) as source, open_store(db) as target:
         merged = target.merge(source)
         summary = f"{source.name} into {target.name}: {_summary(merged)}"
     if json:

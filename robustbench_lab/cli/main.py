@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -69,6 +70,8 @@ def main() -> None:
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # started with `>&-`
     try:
         code = _run()
+        with suppress(ValueError):  # not in the main thread, which alone may
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and stored: the exit code stays what it is
         sys.stdout.flush()
         _wait_no_longer(code)
         sys.exit(code)

@@ -9,7 +9,13 @@ if TYPE_CHECKING:
     from robustbench_lab.result_store.cell_timing import CellTiming
     from robustbench_lab.result_store.kept_row import KeptRow
     from robustbench_lab.result_store.merging import Merged
-    from robustbench_lab.result_store.opening import checkpoints_folder, logs_folder, open_store, upgrade
+    from robustbench_lab.result_store.opening import (
+        checkpoints_folder,
+        logs_folder,
+        open_source,
+        open_store,
+        upgrade,
+    )
     from robustbench_lab.result_store.run_board import RunBoard, RunNotice
     from robustbench_lab.result_store.store import ResultStore
 
@@ -24,6 +30,7 @@ __all__ = [
     "RunNotice",
     "checkpoints_folder",
     "logs_folder",
+    "open_source",
     "open_store",
     "upgrade",
 ]
@@ -39,6 +46,7 @@ _MODULES = {
     "RunNotice": "run_board",
     "checkpoints_folder": "opening",
     "logs_folder": "opening",
+    "open_source": "opening",
     "open_store": "opening",
     "upgrade": "opening",
 }

@@ -86,6 +86,19 @@ def _nothing_yet(name: str) -> NothingStoredError:
     return NothingStoredError(f"no results in {name} yet: run `rbl run` first")
 
 
+def open_source(other: str | os.PathLike[str], into: str | os.PathLike[str]) -> ResultStore:
+    """The database to copy results from. Raises StoreError where it holds none, or is the one to copy into."""
+    url, target = database_url(other), database_url(into)
+    file, target_file = sqlite_file(url), sqlite_file(target)
+    name = display_name(url)
+    if url == target or (file and target_file and file.resolve() == target_file.resolve()):
+        raise StoreError(f"{name} is the database to copy into: name another one to copy from")
+    try:
+        return open_store(other, create=False)
+    except NothingStoredError:
+        raise NothingStoredError(f"no results in {name}: name a database that holds some") from None
+
+
 def checkpoints_folder(url_or_path: str | os.PathLike[str]) -> Path | None:
     """Where unfinished attacks are kept: `rbl-checkpoints` beside `rbl.db`; in the working folder for a server's
     database; None for one in memory, which no other process goes on with.

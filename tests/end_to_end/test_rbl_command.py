@@ -557,3 +557,18 @@ def test_a_group_without_a_command_shows_what_it_has(tmp_path: Path, rbl: Rbl) -
     done = rbl(tmp_path, "plugins", expect=USAGE)
     assert all(command in done.out for command in ("list", "check", "new"))
     assert done.err == ""
+
+
+def test_ctrl_c_after_all_is_said_changes_no_exit_code() -> None:
+    program = """
+import os, signal, sys
+from robustbench_lab.cli import main
+
+main._wait_no_longer = lambda code: os.kill(os.getpid(), signal.SIGINT)
+sys.argv = ["rbl", "run", "--attack", "pdg"]
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("rbl: there is no attack 'pdg'")
+    assert "KeyboardInterrupt" not in done.stderr

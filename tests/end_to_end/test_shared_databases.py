@@ -71,6 +71,7 @@ def test_a_server_s_password_is_seen_nowhere(postgres_database: str, in_tmp_path
         *rbl(in_tmp_path, "leaderboard", "--db", url),
         *rbl(in_tmp_path, "db", "vacuum", "--db", url),
         *rbl(in_tmp_path, "db", "merge", "missing.db", "--db", url, expect=4),
+        *rbl(in_tmp_path, "db", "merge", url, "--db", url, expect=4),
         *rbl(in_tmp_path, "leaderboard", "--db", url.replace("rbl_test", "no_such"), expect=4),
     ]
     with open_store(postgres_database) as store:
@@ -88,6 +89,12 @@ def test_databases_are_merged_and_checked_from_the_command_line(in_tmp_path: Pat
     assert err == "other.db into rbl.db: 1 new cell, 0 replaced, 0 here already, 1 new run\n"
     out, err = rbl(in_tmp_path, "db", "merge", "other.db", "--json")
     assert json.loads(out)["kept"] == 1
+    _, err = rbl(in_tmp_path, "db", "merge", "nothere.db", expect=4)
+    assert err == "rbl: no results in nothere.db: name a database that holds some\n"
+    (in_tmp_path / "folder").mkdir()
+    for same in ("rbl.db", "folder/../rbl.db", f"sqlite:///{in_tmp_path}/rbl.db"):
+        _, err = rbl(in_tmp_path, "db", "merge", same, expect=4)
+        assert err.endswith("rbl.db is the database to copy into: name another one to copy from\n")
     out, err = rbl(in_tmp_path, "db", "check", "--json")
     assert (json.loads(out)["problems"], err) == ([], "rbl.db is sound\n")
     with open_store("rbl.db") as store:
