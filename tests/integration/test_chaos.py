@@ -68,9 +68,10 @@ def disturb(database: Path, kills: int, numbers: random.Random) -> int:
             workers = children(main.pid)
             if workers and numbers.random() > MAIN_SHARE:
                 os.kill(numbers.choice(workers), signal.SIGKILL)
+                done += 1
             elif main.poll() is None:
                 main.kill()
-            done += 1
+                done += 1
         if done == kills:
             main.kill()
         if main.wait() != -signal.SIGKILL:
