@@ -38,7 +38,7 @@ def marked(columns: Measured, position: int, when: str, names: Sequence[str]) ->
     from robustbench_lab.tasks.detection_measures import Matches, scene_of
 
     def stored(name: str) -> torch.Tensor:
-        return torch.from_numpy(columns[name][position : position + 1])
+        return torch.from_numpy(columns[name][position : position + 1].copy())  # stored arrays cannot be written
 
     def called(label: int) -> str:
         return names[label] if 0 <= label < len(names) else f"class {label}"

@@ -47,7 +47,8 @@ class Detection:
         import torch
 
         scores = prediction.logits.detach().sigmoid()
-        return {**detections, "numbers": torch.cat([scores.amax(1), scores.mean(1)], dim=1)}
+        numbers = torch.cat([scores.amax(1), scores.mean(1)], dim=1)
+        return {**detections, "numbers": numbers, "known": torch.full((len(scores), 1), scores.shape[2])}
 
     def numbers(self, kept: Any) -> Tensor:
         """Scores of candidates, `[N, 2 K]`: these change smoothly, which detections do not."""
@@ -74,7 +75,7 @@ class Detection:
                 f"the model reports label {largest}, the dataset has {classes} classes: check that labels mean the same"
             )
             return [Finding("class-count", Severity.FATAL, text)]
-        return _nothing_found(kept, targets)
+        return _unknown_classes(kept, targets, classes) or _nothing_found(kept, targets)
 
     def measure(self, prediction: Any, targets: Any) -> Mapping[str, Tensor]:
         """Detections, objects, and what the working point makes of them."""
@@ -228,6 +229,20 @@ def _chosen(parts: Sequence[NDArray[Any]], which: NDArray[np.intp]) -> NDArray[A
 
 def _sortable(value: float) -> float:
     return np.inf if np.isnan(value) else value
+
+
+def _unknown_classes(kept: Any, targets: Any, classes: int | None) -> list[Finding]:
+    """Objects that the detector has no output for: they would count as never found."""
+    if "known" not in kept:
+        return []
+    known, largest = int(kept["known"][0]), int(targets["labels"].max()) if targets["labels"].numel() else NOTHING
+    if largest >= known:
+        text = f"an object has label {largest}, the model knows {known} classes: check that labels mean the same"
+        return [Finding("class-count", Severity.FATAL, text)]
+    if classes is not None and classes > known:
+        text = f"the dataset has {classes} classes, the model knows {known}: objects of the others count as never found"
+        return [Finding("class-count", Severity.SUSPECT, text)]
+    return []
 
 
 def _nothing_found(kept: Any, targets: Any) -> list[Finding]:

@@ -14,7 +14,7 @@ from robustbench_lab.evaluate_cell import join_outcomes
 from robustbench_lab.metric_values import checked_estimate
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.ranking import task_metrics
-from robustbench_lab.records import Outcomes
+from robustbench_lab.records import Outcomes, Severity
 from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes
 from robustbench_lab.tasks import detection
 from robustbench_lab.tasks.detection import Detection
@@ -130,6 +130,21 @@ def test_preflight_names_labels_that_the_data_does_not_have() -> None:
     kept = TASK.kept(setting.model(setting.clean))
     assert TASK.examine(kept, setting.targets, 2) == []
     assert [finding.code for finding in TASK.examine(kept, setting.targets, 1)] == ["class-count"]
+
+
+def test_preflight_names_objects_of_classes_that_the_detector_does_not_know() -> None:
+    setting = grid_setting(Linf(0.1), Vanish())
+    kept = TASK.kept(setting.model(setting.clean))
+    labels = setting.targets["labels"].clone()
+    labels[-1, 0] = 2
+    (finding,) = TASK.examine(kept, {**setting.targets, "labels": labels}, None)
+    assert (finding.code, finding.severity) == ("class-count", Severity.FATAL)
+    assert "label 2, the model knows 2 classes" in finding.message
+    (finding,) = TASK.examine(kept, setting.targets, 3)
+    assert (finding.code, finding.severity) == ("class-count", Severity.SUSPECT)
+    assert "count as never found" in finding.message
+    black_box = {name: value for name, value in kept.items() if name != "known"}
+    assert TASK.examine(black_box, setting.targets, 3) == []
 
 
 def test_preflight_names_a_detector_that_finds_nothing() -> None:
