@@ -39,7 +39,7 @@ BATCH_NORM_MOMENTUM = 0.1
 def coco128(folder: Path, count: int | None = None) -> Samples:
     """All its images, or the first ones, on canvases of the network's own side."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*no label file")
+        warnings.filterwarnings("ignore", message=".*images (have no objects|are converted)")
         data = yolo(str(folder), size=SIDE)
     return data.load(range(len(data.sample_ids) if count is None else count))
 

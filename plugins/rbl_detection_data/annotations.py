@@ -57,5 +57,7 @@ class AnnotatedImage:
     """Width and height, where the annotation gives them."""
     shares: bool = False
     """Corners are shares of the image's sides rather than pixels."""
+    missing_labels: bool = False
+    """There is no label file, which counts as an image without objects."""
     problems: tuple[Problem, ...] = field(default=())
     """What the reader found wrong; the others are found by `checking`."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rbl_detection_data.annotations import Kind, Problem
-from rbl_detection_data.checking import OnError, tell
+from rbl_detection_data.checking import OnError, tell, tell_converted
 from rbl_detection_data.letterbox import RULE, Letterbox, Size, canvas_of
-from rbl_detection_data.rgb_images import UnreadableImageError, checked_size, read_rgb
+from rbl_detection_data.rgb_images import ReadableImage, UnreadableImageError, read_rgb, readable
 from robustbench_lab.contracts import Bounds, Samples
 from robustbench_lab.errors import UsageError
 from robustbench_lab.plugin_tools.image_arrays import UNIT
@@ -113,13 +113,15 @@ def mask_images(
         raise UsageError(f"{source}: classes must be 2 to {IGNORED}, not {len(class_names)}")
     ordered = sorted(images, key=lambda one: hashlib.sha256(one.sample_id.encode()).digest())
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda one: _trouble(one, len(class_names)), ordered))
-    good = tuple(one for one, problem in zip(ordered, found, strict=True) if problem is None)
-    problems = (*(problem for problem in found if problem is not None), *astray)
+        found = list(pool.map(lambda one: _look(one, len(class_names)), ordered))
+    readable_ones = [(one, seen) for one, seen in zip(ordered, found, strict=True) if isinstance(seen, ReadableImage)]
+    good = tuple(one for one, _ in readable_ones)
+    problems = (*(seen for seen in found if isinstance(seen, Problem)), *astray)
     if problems:
         tell(problems, len(ordered) - len(good), len(ordered), on_error, source)
     if not good:
         raise UsageError(f"{source}: no image is left")
+    tell_converted([(one.sample_id, image.conversion) for one, image in readable_ones], source)
     return MaskImages(good, tuple(class_names), canvas, problems, source)
 
 
@@ -140,12 +142,12 @@ class ColouredMaskError(Exception):
     """A mask's pixels are colours."""
 
 
-def _trouble(one: MaskedImage, classes: int) -> Problem | None:
-    """The first thing that is wrong with an image or its mask."""
+def _look(one: MaskedImage, classes: int) -> ReadableImage | Problem:
+    """The image, or the first thing that is wrong with it or its mask."""
     if not one.mask.is_file():
         return Problem(Kind.NO_MASK, f"'{one.sample_id}': there is no '{one.mask.name}'")
     try:
-        size = checked_size(one.image)
+        image = readable(one.image)
     except UnreadableImageError as error:
         return Problem(Kind.UNREADABLE, f"'{one.sample_id}': {error}")
     try:
@@ -154,8 +156,9 @@ def _trouble(one: MaskedImage, classes: int) -> Problem | None:
         return Problem(Kind.MASK_UNREADABLE, f"'{one.mask.name}': {error}")
     except ColouredMaskError as error:
         return Problem(Kind.MASK_COLOURS, f"'{one.mask.name}': {error}")
-    if mask.shape != size[::-1]:
-        text = f"'{one.mask.name}': {mask.shape[1]}x{mask.shape[0]}, its image {size[0]}x{size[1]} upright"
+    if mask.shape != image.size[::-1]:
+        sizes = f"{mask.shape[1]}x{mask.shape[0]}, its image {image.size[0]}x{image.size[1]} upright"
+        text = f"'{one.mask.name}': {sizes}"
         return Problem(Kind.MASK_SIZE, text)
     beyond = mask[(mask != IGNORED) & ((mask < 0) | (mask >= classes))]
-    return Problem(Kind.MASK_CLASS, f"'{one.mask.name}': {beyond[0]} of {classes}") if beyond.size else None
+    return Problem(Kind.MASK_CLASS, f"'{one.mask.name}': {beyond[0]} of {classes}") if beyond.size else image

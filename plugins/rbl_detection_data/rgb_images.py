@@ -1,6 +1,7 @@
 """Pixels of an image file as detectors take them: 8-bit RGB, upright."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,22 +16,50 @@ DRAFT = 8
 """JPEG files are checked at this part of their size: all bytes are read, and it takes half the time."""
 
 
+CONVERSIONS = {
+    "1": "grey to three equal channels",
+    "L": "grey to three equal channels",
+    "I": "16 bits of grey to three channels of 8",
+    "I;16": "16 bits of grey to three channels of 8",
+    "I;16B": "16 bits of grey to three channels of 8",
+    "LA": "grey to three equal channels, alpha dropped",
+    "La": "grey to three equal channels, alpha dropped",
+    "RGBA": "alpha dropped",
+    "RGBa": "alpha dropped",
+    "RGBX": "fourth channel dropped",
+    "P": "palette to RGB",
+    "PA": "palette to RGB, alpha dropped",
+}
+"""What `read_rgb` does to Pillow's modes, as messages call it; CMYK, YCbCr, LAB and HSV go to RGB."""
+
+
 class UnreadableImageError(Exception):
     """Why a file cannot be used, in a few words."""
 
 
-def checked_size(file: Path) -> tuple[int, int]:
-    """Width and height of an upright image whose pixels can all be decoded. Raises UnreadableImageError."""
+class ReadableImage(NamedTuple):
+    """An image file whose pixels can all be decoded."""
+
+    size: tuple[int, int]
+    """Width and height, upright."""
+    conversion: str | None
+    """What makes RGB of it; None where it is RGB."""
+
+
+def readable(file: Path) -> ReadableImage:
+    """Decode an image file to see that it can be. Raises UnreadableImageError."""
     try:
         with Image.open(file) as image:
             _check_depth(image)
             width, height = image.size
+            mode = image.mode
             sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
             image.draft(image.mode, (max(1, width // DRAFT), max(1, height // DRAFT)))
             image.load()
     except UNREADABLE as error:
         raise UnreadableImageError(_reason(error)) from error
-    return (height, width) if sideways else (width, height)
+    conversion = None if mode == "RGB" else CONVERSIONS.get(mode, f"{mode} to RGB")
+    return ReadableImage((height, width) if sideways else (width, height), conversion)
 
 
 def read_rgb(file: Path) -> Image.Image:

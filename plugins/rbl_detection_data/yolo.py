@@ -1,6 +1,5 @@
 """Images and boxes from YOLO folders: a text file beside each image, in a folder `labels` beside `images`."""
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,12 +34,8 @@ def yolo(path: str, split: str = "val", size: Size = 640, on_error: OnError = "r
     root = (file.parent / str(content.get("path") or ".")).resolve()
     files = list(_split_images(content, split, root, source))
     labels = {image: _label_file(image) for image in files}
-    without = sum(not label.is_file() for label in labels.values())
-    if without == len(files):
+    if not any(label.is_file() for label in labels.values()):
         raise UsageError(f"{source}: no label files; that of '{files[0]}' should be '{labels[files[0]]}'")
-    if without:
-        text = f"{source}: {without} of {len(files)} images have no label file, and count as images without objects"
-        warnings.warn(text, stacklevel=2)
     found = [_image(image, label, len(names), root) for image, label in labels.items()]
     return detection_images(found, names, size=size, on_error=on_error, source=source)
 
@@ -118,8 +113,9 @@ def _label_file(image: Path) -> Path:
 def _image(image: Path, label_file: Path, classes: int, root: Path) -> AnnotatedImage:
     name = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.as_posix()
     objects, problems = [], []
+    missing = not label_file.is_file()
     try:
-        text = label_file.read_text(encoding="utf-8") if label_file.is_file() else ""
+        text = "" if missing else label_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return AnnotatedImage(name, image, (), problems=(Problem(Kind.FORM, f"'{label_file.name}': not a text file"),))
     lines = [line.split() for line in text.splitlines()]
@@ -137,7 +133,7 @@ def _image(image: Path, label_file: Path, classes: int, root: Path) -> Annotated
             problems.append(Problem(Kind.CLASS, f"{where}: {line[0][:20]}"))
         else:
             objects.append(LabelledBox(_corners(*numbers[1:]), int(numbers[0]), False, where))
-    return AnnotatedImage(name, image, tuple(objects), shares=True, problems=tuple(problems))
+    return AnnotatedImage(name, image, tuple(objects), shares=True, missing_labels=missing, problems=tuple(problems))
 
 
 def _numbers(line: list[str]) -> list[float] | None:

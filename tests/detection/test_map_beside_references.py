@@ -125,7 +125,7 @@ def coco128(shared_folder: Any) -> list[list[tuple[list[float], int, bool]]]:
     folder = shared_folder / "data" / "coco128"
     if not folder.is_dir():
         pytest.skip(f"coco128 is not at {folder}")
-    with pytest.warns(UserWarning, match="no label file"):
+    with pytest.warns(UserWarning, match="without a label file"):
         dataset = yolo(str(folder))
     rng = np.random.default_rng(0)
     return [
@@ -280,7 +280,7 @@ def on_coco128(shared_folder: Any) -> StoredScenes:
     folder = shared_folder / "data" / "coco128"
     if not folder.is_dir():
         pytest.skip(f"coco128 is not at {folder}")
-    with pytest.warns(UserWarning, match="no label file"):
+    with pytest.warns(UserWarning, match="without a label file"):
         targets = yolo(str(folder), size=320).load(range(128)).targets
     with np.load(Path(__file__).with_name("coco128_reports.npz")) as found:
         return StoredScenes(

@@ -100,12 +100,18 @@ def refusal(make: Callable[..., DetectionImages], path: str, **more: Any) -> str
 
 def skipping(make: Callable[..., DetectionImages], path: str, **more: Any) -> tuple[DetectionImages, str]:
     """The dataset without what is wrong, and the one line that says so."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        dataset = make(path, on_error="skip", **more)
-    (said,) = [str(one.message) for one in caught]
+    dataset, told = _told(lambda: make(path, on_error="skip", **more))
+    (said,) = [one for one in told if "left out whole" in one]
     assert "\n" not in said
     return dataset, said
+
+
+def _told(make: Callable[[], DetectionImages]) -> tuple[DetectionImages, list[str]]:
+    """The dataset, and the warnings given as it was opened."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dataset = make()
+    return dataset, [str(one.message) for one in caught]
 
 
 # ---------------------------------------------------------------- what is read
@@ -158,7 +164,7 @@ def test_yolo_splits_can_be_folders_or_lists_of_files(tmp_path: Path) -> None:
 
 def test_images_without_a_label_file_are_told(tmp_path: Path) -> None:
     path = write_yolo(tmp_path, {"a": "0 0.5 0.5 0.5 0.4", "b": None})
-    with pytest.warns(UserWarning, match="1 of 2 images have no label file"):
+    with pytest.warns(UserWarning, match=r"1 of 2 images have no objects \('images/b.png'\), 1 of them without a label file"):
         assert objects_of(yolo(path), "images/b.png") == []
     (tmp_path / "labels" / "a.txt").unlink()
     assert "no label files" in refusal(yolo, path)
@@ -265,8 +271,9 @@ def test_targets_are_padded_alike_whatever_is_loaded(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_any_object_has_samples_all_the_same(tmp_path: Path) -> None:
-    targets = coco(write_coco(tmp_path, [])).load([0, 1]).targets
-    assert (targets["labels"] == -1).all()
+    with pytest.warns(UserWarning, match="2 of 2 images have no objects .*; there is no mAP"):
+        dataset = coco(write_coco(tmp_path, []))
+    assert (dataset.load([0, 1]).targets["labels"] == -1).all()
 
 
 @pytest.mark.parametrize("make", ["coco", "yolo", "voc"])
@@ -324,9 +331,18 @@ GREY = np.arange(WIDTH * HEIGHT, dtype=np.uint8).reshape(HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize(
-    "form", ["grey", "16 bits", "16 bits tiff", "alpha", "grey with alpha", "palette", "two colours"]
+    ("form", "told"),
+    [
+        ("grey", "grey to three equal channels"),
+        ("16 bits", "16 bits of grey to three channels of 8"),
+        ("16 bits tiff", "16 bits of grey to three channels of 8"),
+        ("alpha", "alpha dropped"),
+        ("grey with alpha", "grey to three equal channels, alpha dropped"),
+        ("palette", "palette to RGB"),
+        ("two colours", "grey to three equal channels"),
+    ],
 )
-def test_other_kinds_of_images_become_rgb_of_8_bits(tmp_path: Path, form: str) -> None:
+def test_other_kinds_of_images_become_rgb_of_8_bits_which_is_told(tmp_path: Path, form: str, told: str) -> None:
     path = write_coco(tmp_path, [], images=1)
     file, wanted = tmp_path / "a.png", np.stack([GREY] * 3)
     alpha = np.full_like(GREY, 7)
@@ -346,8 +362,27 @@ def test_other_kinds_of_images_become_rgb_of_8_bits(tmp_path: Path, form: str) -
         case "two colours":
             _save(file, GREY > 99)
             wanted = np.stack([(GREY > 99) * 255] * 3)
-    loaded = coco(path, size=[HEIGHT, WIDTH]).load([0]).inputs[0]
-    assert torch.equal(loaded, torch.from_numpy(wanted.astype(np.float32) / 255))
+    dataset, said = _told(lambda: coco(path, size=[HEIGHT, WIDTH]))
+    assert torch.equal(dataset.load([0]).inputs[0], torch.from_numpy(wanted.astype(np.float32) / 255))
+    assert said[0] == f"coco '{path}': 1 of 1 images are converted to RGB: 1 x {told} ('a.png')"
+
+
+def test_conversions_and_images_without_objects_are_counted_by_kind(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, [], images=2)
+    _save(tmp_path / "a.png", GREY)
+    _save(tmp_path / "b.png", np.dstack([GREY] * 4))
+    _, said = _told(lambda: coco(path))
+    kinds = "1 x alpha dropped ('b.png'); 1 x grey to three equal channels ('a.png')"
+    assert said == [
+        f"coco '{path}': 2 of 2 images are converted to RGB: {kinds}",
+        f"coco '{path}': 2 of 2 images have no objects ('b.png', 'a.png'); there is no mAP",
+    ]
+
+
+def test_images_without_objects_are_counted(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, [annotation(1, 0, [1, 1, 9, 9])])
+    _, said = _told(lambda: coco(path))
+    assert said == [f"coco '{path}': 1 of 2 images have no objects ('b.png')"]
 
 
 def test_a_picture_held_sideways_is_turned_upright(tmp_path: Path) -> None:
@@ -588,7 +623,7 @@ def test_coco128_is_read(shared_folder: Path) -> None:
     folder = shared_folder / "data" / "coco128"
     if not folder.is_dir():
         pytest.skip(f"coco128 is not at {folder}")
-    with pytest.warns(UserWarning, match="2 of 128 images have no label file"):
+    with pytest.warns(UserWarning, match="2 of 128 images have no objects .*, 2 of them without a label file"):
         dataset = yolo(str(folder), size=320)
     assert len(dataset.sample_ids) == 128
     assert dataset.classes == 80

@@ -80,6 +80,16 @@ def test_palettes_and_16_bits_count_by_their_numbers(tmp_path: Path) -> None:
         assert torch.equal(data.load([index]).targets, before[name])
 
 
+def test_images_that_are_not_rgb_are_converted_and_counted(tmp_path: Path) -> None:
+    folder = write(tmp_path / "d")
+    grey = np.arange(WIDTH * HEIGHT, dtype=np.uint8).reshape(HEIGHT, WIDTH)
+    Image.fromarray(grey).save(folder / "images" / "a.png")
+    with pytest.warns(UserWarning, match=r"1 of 2 images .* RGB: 1 x grey to three equal channels \('a.png'\)"):
+        data = opened(folder)
+    inputs = data.load([list(data.sample_ids).index("a.png")]).inputs[0]
+    assert np.array_equal((inputs * 255).round(), np.stack([grey] * 3))
+
+
 def test_every_file_and_the_canvas_enter_the_revision(tmp_path: Path) -> None:
     folder = write(tmp_path / "d")
     before = opened(folder).revision
