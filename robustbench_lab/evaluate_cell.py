@@ -21,8 +21,9 @@ from robustbench_lab.attack_audit import Audit, audit_candidates
 from robustbench_lab.attack_checkpoint import AttackCheckpoint, checkpoint_path, remove_checkpoint
 from robustbench_lab.attack_problem import AttackProblem, Progress
 from robustbench_lab.batch_size import out_of_memory
-from robustbench_lab.contracts import Dataset
+from robustbench_lab.contracts import Dataset, Task
 from robustbench_lab.diagnostics.merge import merge_findings
+from robustbench_lab.diagnostics.out_of_reach import out_of_reach_finding
 from robustbench_lab.diagnostics.unmoved import unmoved_finding
 from robustbench_lab.diagnostics.verdict import verdict_of
 from robustbench_lab.errors import SkipCell, UsageError, describe_error
@@ -46,6 +47,7 @@ from robustbench_lab.records import (
 )
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.sample_trees import cut
+from robustbench_lab.threat_models.reach import reachable
 from robustbench_lab.workbench import LoadedCell, Workbench
 
 ADVERSARIAL = "adversarial"
@@ -251,13 +253,13 @@ def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_siz
     votes = torch.stack([one["intact"] for one in passes]).sum(0)
     intact = votes * 2 > len(passes)
     ids = cell.samples.sample_ids[unit.start : unit.stop]
-    return ProblemSetting(
+    setting = ProblemSetting(
         model=loaded.attacked_model(cell),
         objective=loaded.objective,
         threat_model=loaded.threat_model,
         clean=samples.inputs,
         goal=passes[0]["goal"],
-        open=torch.ones_like(intact) if loaded.task.attacks_all else intact,
+        open=_worth_attacking(loaded.task, intact),
         bounds=loaded.dataset.bounds,
         rng=SampleRng.for_samples(cell.seed, cell.attack.name, ids, bench.device),
         batch_size=batch_size,
@@ -270,6 +272,7 @@ def unit_setting(unit: WorkUnit, bench: Workbench, loaded: LoadedCell, batch_siz
         right=intact,
         clean_measure=passes[0].get("measure", {}),
     )
+    return replace(setting, open=setting.open & reachable(setting.around(setting.threat_model)))
 
 
 def _on_source(setting: ProblemSetting, source: nn.Module) -> ProblemSetting:
@@ -300,7 +303,14 @@ def judge(unit: WorkUnit, loaded: LoadedCell, setting: ProblemSetting, candidate
 
 
 def _search_findings(problem: AttackProblem, setting: ProblemSetting) -> list[Finding]:
-    return problem.trace.findings() + unmoved_finding(problem.unmoved, setting.open) + problem.notes
+    worth = _worth_attacking(setting.task, setting.intact)
+    out_of_reach = out_of_reach_finding(worth, setting.open)
+    return [out_of_reach, *problem.trace.findings(), *unmoved_finding(problem.unmoved, setting.open), *problem.notes]
+
+
+def _worth_attacking(task: Task, intact: Tensor) -> Tensor:
+    """Bool `[N]`: the samples that an attack can make worse, if the threat model lets it."""
+    return torch.ones_like(intact) if task.attacks_all else intact
 
 
 def _in_mixed_precision(setting: ProblemSetting) -> ProblemSetting:

@@ -29,7 +29,7 @@ class ProblemSetting:
     goal: Any
     """What `objective.prepare` returned."""
     open: Tensor
-    """Bool `[N]`: the samples to attack; the others were wrong from the start, and cannot become worse."""
+    """Bool `[N]`: the samples to attack; the others were wrong from the start, or nobody may change them."""
     bounds: Bounds
     rng: SampleRng
     batch_size: int

@@ -21,6 +21,7 @@ from robustbench_lab.tasks.detection_measures import WORKING_SCORE, Matches, Sce
 from robustbench_lab.tasks.detector_output import DetectorOutput
 
 Passes = Annotated[int, Field(ge=1)]
+ClassNumber = Annotated[int, Field(ge=0)]
 Labels = Literal["truth", "self"]
 """Whose objects the adversary works on: the annotated ones, or those the model itself reports on the clean image (an
 adversary that has no annotations)."""
@@ -204,15 +205,15 @@ class Mislabel(DetectionObjective):
 class TargetedMislabel(DetectionObjective):
     """The objects are found, and given one chosen label."""
 
-    target: int = 0
+    target: ClassNumber = 0
     """The label, from 0. Objects of this class get the next one."""
 
     def prepare(self, clean_prediction: DetectorOutput, targets: dict[str, Tensor]) -> Goal:
         """The objects, and the label that each is to get."""
         goal = super().prepare(clean_prediction, targets)
         classes = None if clean_prediction.logits is None else clean_prediction.logits.shape[2]
-        if self.target < 0 or (classes is not None and self.target >= classes):
-            raise SkipCell(f"target class {self.target} is outside the model's classes")
+        if classes is not None and self.target >= classes:
+            raise SkipCell(f"target class {self.target}: the model has {classes} classes, from 0 to {classes - 1}")
         chosen = torch.full_like(goal["labels"], self.target)
         following = (chosen + 1) % classes if classes else chosen + 1
         return {**goal, "wrong": torch.where(goal["labels"] == self.target, following, chosen)}

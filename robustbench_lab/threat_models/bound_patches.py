@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from robustbench_lab.errors import SkipCell, UsageError
 from robustbench_lab.threat_models.natural import require_finite
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from robustbench_lab.contracts import Bounds
     from robustbench_lab.threat_models.painted_region import PaintedRegion
+
+ClassNumber = Annotated[int, Field(ge=0)]
+"""A class of the dataset, from 0."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class ObjectPatch:
 
     norm: ClassVar[str | None] = None
     eps: float
-    labels: Sequence[int] | None = None
+    labels: Sequence[ClassNumber] | None = None
     """Classes whose objects carry a patch; None: all."""
     x: float = 0.5
     """Where the patch's centre lies across the box: 0, its left edge, to 1, its right edge."""

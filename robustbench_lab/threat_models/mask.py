@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.threat_models.bound_patches import annotated_objects
+from robustbench_lab.threat_models.bound_patches import ClassNumber, annotated_objects
 from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Mask:
     """An image of the inputs' size, white where pixels may change and black elsewhere."""
     where: Literal["objects", "background"] | None = None
     """Inside the boxes of the annotated objects, crowds included, or outside all of them."""
-    labels: Sequence[int] | None = None
+    labels: Sequence[ClassNumber] | None = None
     """With `where`: the classes of objects that count; None: all."""
 
     def check(self, bounds: Bounds) -> None:

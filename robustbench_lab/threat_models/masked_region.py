@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from robustbench_lab.threat_models.reach import reachable
+
 if TYPE_CHECKING:
     from robustbench_lab.contracts import Region
     from robustbench_lab.sample_rng import SampleRng
@@ -39,6 +41,11 @@ class MaskedRegion:
     def clean(self) -> Tensor:
         return self.region.clean
 
+    @property
+    def reachable(self) -> Tensor:
+        """The samples with a value within reach, bool `[N]`."""
+        return self.attackable.flatten(1).any(1) & reachable(self.region)
+
     def project(self, x: Tensor) -> Tensor:
         """What is out of reach becomes clean again, before the other region's projection and after it."""
         return self._within_reach(self.region.project(self._within_reach(x)))
@@ -59,6 +66,10 @@ class MaskedRegion:
         """Whether the other region contains it, and nothing out of reach has changed, bool `[N]`."""
         untouched = (self.attackable | (x == self.clean)).flatten(1).all(1)
         return untouched & self.region.contains(x)
+
+    def masked(self, attackable: Tensor) -> MaskedRegion:
+        """The inputs that differ where both masks say so."""
+        return MaskedRegion(self.region, self.attackable & attackable)
 
     def select(self, index: Tensor) -> MaskedRegion:
         """The region around some of the samples."""

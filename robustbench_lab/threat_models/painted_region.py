@@ -33,6 +33,11 @@ class PaintedRegion:
     paintable: Tensor
     """Bool `[N, 1, H, W]`: the pixels within the windows."""
 
+    @property
+    def reachable(self) -> Tensor:
+        """The samples with a pixel that may be painted, bool `[N]`."""
+        return self.paintable.flatten(1).any(1)
+
     def select(self, index: Tensor) -> Self:
         """The region around some of the samples: int64 indices `[M]`."""
         return replace(

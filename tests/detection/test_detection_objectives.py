@@ -191,7 +191,7 @@ def test_a_chosen_label_spares_objects_that_have_it() -> None:
     labels, wrong = setting.goal["labels"], setting.goal["wrong"]
     assert (wrong[labels == 0] == 1).all()
     assert (wrong[labels == 1] == 0).all()
-    with pytest.raises(SkipCell, match="outside the model's classes"):
+    with pytest.raises(SkipCell, match="the model has 2 classes, from 0 to 1"):
         grid_setting(Linf(EPS), TargetedMislabel(target=CLASSES))
 
 

@@ -14,6 +14,7 @@ from robustbench_lab.errors import UsageError
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.leaderboard import LeaderboardDefinition
 from robustbench_lab.pipeline import open_catalog, rank, run_experiment
+from robustbench_lab.records import Verdict
 from robustbench_lab.report import csv, jsonl, latex, markdown, table
 from robustbench_lab.tasks.detection_objectives import Vanish
 from robustbench_lab.testing.known_detectors import GridDetector, grid_setting
@@ -89,3 +90,20 @@ def test_more_can_be_fabricated_than_was_there_without_losing_a_number(tmp_path:
     assert "metric-failed" not in [finding.code for finding in record.findings]
     assert row.metrics["fabricated_rate"].value > 1
     assert all(math.isfinite(estimate.value) for estimate in row.metrics.values())
+
+
+@pytest.mark.parametrize(("labels", "verdict"), [([0], Verdict.SUSPECT), ([9], Verdict.FAILED)])
+def test_images_that_hold_nothing_to_attack_take_no_pass_and_are_counted(labels: list[int], verdict: Verdict) -> None:
+    setting = grid_setting(Linf(0.1), Vanish(), samples=8)
+    names = setting.targets["labels"].clone()
+    names[:3][names[:3] == 0] = 1  # the first images hold none of them
+    within_reach = int((names == labels[0]).any(1).sum())
+    assert within_reach <= 5
+    place = f"object-patch(eps=0.5, labels={labels})"
+    data = (setting.clean, {**setting.targets, "labels": names})
+    (record,) = evaluate(GridDetector(), data, ["pgd(steps=4)"], threat_models=[place]).records
+    found = {finding.code: finding.value for finding in record.findings}
+    assert found["out-of-reach"] == 8 - within_reach
+    assert "unmoved" not in found
+    assert record.verdict is verdict
+    assert record.backward_per_sample == 4 * within_reach / 8

@@ -35,6 +35,7 @@ from robustbench_lab.threat_models.mask import Mask
 from robustbench_lab.threat_models.natural import Corruption
 from robustbench_lab.threat_models.norm_balls import Linf
 from robustbench_lab.threat_models.patch import Patch
+from robustbench_lab.threat_models.reach import reachable
 
 SAMPLES = 8
 SIZE = (24, 32)
@@ -118,6 +119,26 @@ def test_what_reaches_the_object_makes_it_vanish_and_random_values_do_so_less(th
 @pytest.mark.parametrize("threat_model", [Mask(1.0, where="background"), ObjectPatch(0.5, labels=[1])], ids=str)
 def test_what_does_not_reach_the_object_leaves_it_to_be_found(threat_model: ThreatModel) -> None:
     assert vanished(attacked(partial(pgd, steps=20), setting_on(threat_model))[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("threat_model", "expected"),
+    [
+        (Linf(0.1), SAMPLES),
+        (Patch(0.2), SAMPLES),
+        (ObjectPatch(0.5), SAMPLES),
+        (ObjectPatch(0.5, labels=[0, 1]), SAMPLES),
+        (ObjectPatch(0.5, labels=[1]), 0),
+        (Mask(0.4, where="objects", labels=[1]), 0),
+        (Mask(0.4, where="background", labels=[1]), SAMPLES),
+        (Mask(0.4, box=(1 - PADDING / SIZE[1], 0.0, 1.0, 1.0)), 0),
+    ],
+    ids=str,
+)
+def test_samples_that_a_threat_model_does_not_reach_are_known(threat_model: ThreatModel, expected: int) -> None:
+    setting = setting_on(threat_model)
+    assert int(reachable(setting.around(threat_model)).sum()) == expected
+    assert int(reachable(setting.around(threat_model, torch.tensor([1, 3]))).sum()) == min(expected, 2)
 
 
 def test_the_patch_of_an_object_lies_within_its_box() -> None:

@@ -164,7 +164,9 @@ def test_yolo_splits_can_be_folders_or_lists_of_files(tmp_path: Path) -> None:
 
 def test_images_without_a_label_file_are_told(tmp_path: Path) -> None:
     path = write_yolo(tmp_path, {"a": "0 0.5 0.5 0.5 0.4", "b": None})
-    with pytest.warns(UserWarning, match=r"1 of 2 images have no objects \('images/b.png'\), 1 of them without a label file"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 images have no objects \('images/b.png'\), 1 of them without a label file"
+    ):
         assert objects_of(yolo(path), "images/b.png") == []
     (tmp_path / "labels" / "a.txt").unlink()
     assert "no label files" in refusal(yolo, path)

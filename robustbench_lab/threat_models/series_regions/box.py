@@ -51,6 +51,11 @@ class SeriesBox:
         """Where anything may change, bool `[N, L, C]`."""
         return self.lowest < self.highest
 
+    @property
+    def reachable(self) -> Tensor:
+        """The samples with a value that may change, bool `[N]`."""
+        return self.movable.flatten(1).any(1)
+
     @cached_property
     def _step(self) -> Tensor:
         """A step of size 1: the unit, 0 where nothing may change; of a shape that broadcasts to `[N, L, C]`.

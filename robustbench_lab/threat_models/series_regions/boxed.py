@@ -25,6 +25,11 @@ class Boxed:
     def unit(self) -> Tensor:
         return self.box.unit
 
+    @property
+    def reachable(self) -> Tensor:
+        """The samples with a value that may change, bool `[N]`."""
+        return self.box.reachable
+
     def distance(self, x: Tensor) -> Tensor:
         """The largest change of a value, in the series' units, `[N]`."""
         return self.box.distance(x)

@@ -35,6 +35,11 @@ class Faulty:
     history: int
     """Steps that lie in the past; the others hold what is known ahead."""
 
+    @property
+    def reachable(self) -> Tensor:
+        """The samples of which something was measured, bool `[N]`."""
+        return self.measured.flatten(1).any(1)
+
     def project(self, x: Tensor) -> Tensor:
         """The nearest input that `contains` allows, `[N, L, C]`."""
         return torch.where(self.measured, x.clamp(self.low, self.high), self.clean)
