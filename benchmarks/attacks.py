@@ -21,29 +21,16 @@ from pathlib import Path
 
 import torch
 from cases import Case, MissingError, load_case
-from peers import Contestant, art, foolbox, official_autoattack, ours, torchattacks
+from matches import MATCHES, Match
 from torch import Tensor
 
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.prediction import predict_in_batches
-from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
+from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 
-BALLS = {"linf": Linf, "l2": L2, "l1": L1}
+BALLS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 KNOW_WHAT_BROKE = {"robustbench-lab", "swift", "official", "official AutoAttack", "foolbox"}
 """The others hand back inputs alone: who wants to know what they broke asks the model once more."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """Contestants of one kind on one model; ours is the first."""
-
-    title: str
-    model: str
-    norm: str
-    eps: float
-    contestants: dict[str, Contestant]
-    samples: int = 200
-    minimum_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,142 +56,6 @@ class Row:
     agreement: float
     """Share of the attacked samples whose outcome is the same as with ours."""
     median_distance: float | None
-
-
-def matches() -> list[Match]:
-    """Every comparison, at settings all contestants have."""
-    small, large = 2 / 255, 8 / 255
-    step = small / 4
-    autoattack = {"robustbench-lab": ours("autoattack"), "official": official_autoattack(), "swift": ours("swift")}
-    swift = {"swift": ours("swift"), "official AutoAttack": official_autoattack()}
-    return [
-        Match("autoattack", "resnet_2b", "linf", small, autoattack, 1000),
-        Match("autoattack", "wide_kw", "linf", large, autoattack, 1000),
-        Match("autoattack", "resnet_2b", "l2", 0.5, autoattack, 300),
-        Match("autoattack", "resnet_2b", "l1", 12.0, autoattack, 300),
-        Match("swift", "resnet_2b", "l1", 3.0, swift, 300),
-        Match("swift", "base_kw", "linf", small, swift, 300),
-        Match("swift", "resnet18-at", "linf", large, swift, 200),
-        Match("swift", "resnet18-plain", "linf", 1 / 255, swift, 200),
-        Match("swift", "mnist_fc", "linf", 0.03, swift, 300),
-        Match("swift", "digits-cnn-at", "linf", 0.15, swift, 450),
-        Match("swift", "digits-cnn", "linf", 0.1, swift, 450),
-        Match(
-            "fgsm",
-            "resnet_2b",
-            "linf",
-            small,
-            {
-                "robustbench-lab": ours("fgsm"),
-                "torchattacks": torchattacks("FGSM"),
-                "foolbox": foolbox("LinfFastGradientAttack"),
-                "ART": art("FastGradientMethod", batch_size=256),
-            },
-        ),
-        Match(
-            "pgd, 40 steps",
-            "resnet_2b",
-            "linf",
-            small,
-            {
-                "robustbench-lab": ours(f"pgd(steps=40, step_size={step})"),
-                "torchattacks": torchattacks("PGD", alpha=step, steps=40),
-                "foolbox": foolbox("LinfPGD", steps=40, abs_stepsize=step),
-                "ART": art("ProjectedGradientDescent", eps_step=step, max_iter=40, num_random_init=1, batch_size=256),
-            },
-        ),
-        Match(
-            "mim, 20 steps",
-            "resnet_2b",
-            "linf",
-            small,
-            {
-                "robustbench-lab": ours(f"mim(steps=20, step_size={step})"),
-                "torchattacks": torchattacks("MIFGSM", alpha=step, steps=20),
-            },
-        ),
-        Match(
-            "apgd, cross-entropy, 100 steps",
-            "resnet_2b",
-            "linf",
-            small,
-            {
-                "robustbench-lab": ours("apgd(steps=100)"),
-                "torchattacks": torchattacks("APGD", norm="Linf", steps=100, n_restarts=1),
-                "ART": art(
-                    "AutoProjectedGradientDescent", eps_step=2 * small, max_iter=100, nb_random_init=1, batch_size=256
-                ),
-            },
-        ),
-        Match(
-            "square, 500 queries",
-            "resnet_2b",
-            "linf",
-            small,
-            {
-                "robustbench-lab": ours("square(queries=500)"),
-                "torchattacks": torchattacks("Square", norm="Linf", n_queries=500),
-                "ART": art("SquareAttack", max_iter=500, batch_size=256),
-            },
-        ),
-        Match(
-            "fmn, 100 steps",
-            "resnet_2b",
-            "linf",
-            small,
-            {
-                "robustbench-lab": ours("fmn(steps=100)"),
-                "foolbox": foolbox("LInfFMNAttack", minimum_norm=True, steps=100),
-            },
-            minimum_norm=True,
-        ),
-        Match(
-            "ddn, 100 steps",
-            "resnet_2b",
-            "l2",
-            0.5,
-            {
-                "robustbench-lab": ours("ddn(steps=100)"),
-                "foolbox": foolbox("DDNAttack", minimum_norm=True, steps=100),
-            },
-            minimum_norm=True,
-        ),
-        Match(
-            "deepfool, 50 steps",
-            "resnet_2b",
-            "l2",
-            0.5,
-            {
-                "robustbench-lab": ours("deepfool"),
-                "foolbox": foolbox("L2DeepFoolAttack", minimum_norm=True, steps=50),
-            },
-            minimum_norm=True,
-        ),
-        Match(
-            "cw, 5 searches of 200 steps",
-            "resnet_2b",
-            "l2",
-            0.5,
-            {
-                "robustbench-lab": ours("cw(steps=200, binary_search_steps=5)"),
-                "foolbox": foolbox("L2CarliniWagnerAttack", minimum_norm=True, steps=200, binary_search_steps=5),
-            },
-            50,
-            minimum_norm=True,
-        ),
-        Match(
-            "ead, 5 searches of 200 steps",
-            "resnet_2b",
-            "l1",
-            12.0,
-            {
-                "robustbench-lab": ours("ead(steps=200, binary_search_steps=5)"),
-                "foolbox": foolbox("EADAttack", minimum_norm=True, steps=200, binary_search_steps=5),
-            },
-            50,
-            minimum_norm=True,
-        ),
-    ]
 
 
 def compete(match: Match, case: Case, rounds: int) -> list[Row]:
@@ -297,7 +148,7 @@ def show(rows: Sequence[Row]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="matches whose title begins with this")
+    parser.add_argument("--only", nargs="+", default=("",), help="matches whose title begins with one of these")
     parser.add_argument("--model", help="matches on this model")
     parser.add_argument("--norm")
     parser.add_argument("--samples", type=int, help="at most so many")
@@ -307,8 +158,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON, too")
     asked = parser.parse_args()
     rows: list[Row] = []
-    for match in matches():
-        if asked.only and not match.title.startswith(asked.only):
+    for match in MATCHES:
+        if not match.title.startswith(tuple(asked.only)):
             continue
         if (asked.model and match.model != asked.model) or (asked.norm and match.norm != asked.norm):
             continue

@@ -112,8 +112,8 @@ def foolbox(name: str, *, minimum_norm: bool = False, **params: Any) -> Contesta
     return run
 
 
-def art(name: str, *, budget: bool = True, **params: Any) -> Contestant:
-    """An evasion attack of ART."""
+def art(name: str, *, budget: bool = True, labels: bool = True, **params: Any) -> Contestant:
+    """An evasion attack of ART. budget: whether it has one. labels: whether it is untargeted."""
 
     def run(case: Case) -> Tensor:
         from art.attacks import evasion
@@ -124,15 +124,28 @@ def art(name: str, *, budget: bool = True, **params: Any) -> Contestant:
         shape = tuple(case.inputs.shape[1:])
         kind = "gpu" if case.inputs.is_cuda else "cpu"
         wrapped = PyTorchClassifier(
-            case.model, nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type=kind
+            _Float32(case.model), nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type=kind
         )
         eps = {"eps": case.eps} if budget else {}
-        attack = getattr(evasion, name)(wrapped, **eps, **params)
+        # Its own default is one sample at a time for some attacks, 32 for others.
+        attack = getattr(evasion, name)(wrapped, **eps, **params, batch_size=case.batch_size)
         attack.verbose = False
-        made = attack.generate(case.inputs.cpu().numpy(), case.labels.cpu().numpy())
+        made = attack.generate(case.inputs.cpu().numpy(), case.labels.cpu().numpy() if labels else None)
         return torch.from_numpy(np.asarray(made)).float().to(case.device)
 
     return run
+
+
+class _Float32(nn.Module):
+    """Some of ART's attacks hand in doubles."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x.float())
+        return logits
 
 
 def _batches(case: Case) -> Any:

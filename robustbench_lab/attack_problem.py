@@ -80,6 +80,7 @@ class AttackProblem:
         self._queries = ModelQueries(self._counter, setting.objective, setting.eot, self._ledger.needs_success)
         self.trace = OptimisationTrace()
         self.notes: list[Finding] = []
+        self.kept: list[tuple[str, Tensor]] = []
         self._times = 1
         self._stages = AttackStages(checkpoint, self._ledger, self.trace, self._counter, self.notes)
         self._take_open((setting.open & ~self._ledger.done).nonzero().squeeze(1))
@@ -372,6 +373,10 @@ class AttackProblem:
     def note(self, finding: Finding) -> None:
         """Something the attack noticed that bears on how far its number can be trusted; stored with the result."""
         self.notes.append(finding)
+
+    def keep(self, name: str, value: Tensor) -> None:
+        """Something the attack made for all samples, such as a patch: saved where adversarial inputs are."""
+        self.kept.append((name, value.detach().clone()))
 
     # ------------------------------------------------------------ what the core asks afterwards
 

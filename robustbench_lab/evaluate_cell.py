@@ -337,4 +337,6 @@ def _adversarials(problem: AttackProblem, unit: WorkUnit) -> bytes:
     from safetensors.torch import save
 
     of = {"cell": unit.cell.cell_id, "start": str(unit.start), "stop": str(unit.stop)}
-    return save({ADVERSARIAL: problem.candidates.cpu().contiguous()}, of)
+    kept = {f"{name}-{number}": value for number, (name, value) in enumerate(problem.kept, start=1)}
+    tensors = {**kept, ADVERSARIAL: problem.candidates}
+    return save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, of)

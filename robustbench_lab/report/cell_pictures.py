@@ -18,6 +18,7 @@ from robustbench_lab.report import forecast_windows, mask_overlays
 from robustbench_lab.report.cell_model import cell_model
 from robustbench_lab.report.detection_marks import LEGEND, Marked, detections_stored, marked
 from robustbench_lab.report.formatting import printable
+from robustbench_lab.report.kept_pictures import kept_patches
 from robustbench_lab.report.side_by_side import Panel, side_by_side
 from robustbench_lab.report.window_drawing import window_svg
 from robustbench_lab.result_store.artifact_files import Artifact, artifact_problem
@@ -104,7 +105,7 @@ class PictureMaker:
             _picture(record, record.outcomes, position, clean[place], adversarial[place], dataset.bounds, names, mask)
             for place, (position, mask) in enumerate(zip(positions, masks, strict=True))
         )
-        return pictures, legend
+        return (*pictures, *_patches(record, artifacts, folder, dataset.bounds)), legend
 
     def _masks(
         self, record: CellRecord, clean: NDArray[np.float32], attacked: NDArray[np.float32]
@@ -183,6 +184,14 @@ def saved_inputs(
                         yield position, rows[position - start : position - start + 1][0]
         except (SafetensorError, KeyError, ValueError) as error:
             raise _NoPicturesError(f"{artifact.path} holds no adversarial inputs: {describe_error(error)}") from error
+
+
+def _patches(record: CellRecord, artifacts: Sequence[Artifact], folder: Path, bounds: Bounds) -> Iterator[Picture]:
+    """What was made for all samples; the files are those that adversarial inputs were read from."""
+    for artifact in artifacts:
+        for name, png in kept_patches(folder / artifact.path, bounds):
+            title = "the patch on all of them"
+            yield Picture(f"{record.cell.cell_id}-{name}.png", title, png, shows="The patch by itself")
 
 
 def _clean_images(record: CellRecord, dataset: Dataset, positions: Sequence[int]) -> NDArray[np.float32]:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from rbl_attacks.fixed_budget.fgsm import fgsm
@@ -20,7 +22,7 @@ from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.component_syntax import parse_component
 from robustbench_lab.contracts import Bounds, ThreatModel
-from robustbench_lab.errors import SkipCell
+from robustbench_lab.errors import SkipCell, UsageError
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.problem_setting import ProblemSetting
@@ -156,6 +158,51 @@ def test_a_second_run_and_another_batch_size_give_the_same() -> None:
     )
     assert torch.equal(first.candidates, second.candidates)
     assert torch.equal(first.claimed, one_by_one.claimed)
+
+
+# ---------------------------------------------------------------- a patch from a file
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_trained_patch_does_the_same_from_its_picture(tmp_path: Path, channels: int) -> None:
+    setting = setting_on(Brightness(0.9), Patch(0.15), images((channels, 12, 12)))
+    trained = attacked(adversarial_patch, setting, steps=10)
+    ((name, patch),) = trained.kept
+    assert (name, patch.shape) == ("patch", (channels, 4, 4))
+    again = attacked(adversarial_patch, setting, patch=str(picture(tmp_path, patch)))
+    assert [finding.code for finding in again.notes] == ["given-patch"]
+    assert again.kept == []
+    assert float((again.candidates - trained.candidates).abs().max()) <= 0.5 / 255 + 1e-6
+    assert again.counted_model.backward_passes == 0
+
+
+def test_a_patch_keeps_the_datas_own_range_and_a_large_one_is_reduced(tmp_path: Path) -> None:
+    setting = setting_on(Brightness(0.9), Patch(0.15), images((1, 12, 12)) * 6 - 3, bounds=Bounds(-3, 3))
+    for level, value in ((0.0, -3.0), (1.0, 3.0)):
+        given = picture(tmp_path, torch.full((1, 64, 64), level))
+        candidates = attacked(adversarial_patch, setting, patch=str(given)).candidates
+        changed = candidates[candidates != setting.clean]
+        assert len(changed) > SAMPLES * 3 * 3
+        assert bool((changed == value).all())
+
+
+def test_what_is_no_square_picture_is_refused_in_one_line(tmp_path: Path) -> None:
+    setting = setting_on(Brightness(0.9), Patch(0.15), images((1, 12, 12)))
+    (tmp_path / "text.png").write_text("no picture")
+    wide = picture(tmp_path, torch.zeros(1, 4, 6))
+    for path, said in ((wide, "is 6x4: a patch is a square"), (tmp_path / "text.png", "cannot read the image")):
+        with pytest.raises(UsageError, match=said) as caught:
+            adversarial_patch(AttackProblem(setting), patch=str(path))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SkipCell, match="1 or 3 channels, not 2"):
+        adversarial_patch(AttackProblem(setting_on(Brightness(0.9), Patch(0.15), images((2, 12, 12)))), patch=str(wide))
+
+
+def picture(folder: Path, patch: Tensor) -> Path:
+    """`[C, H, W]` from 0 to 1 as a PNG file."""
+    levels = (patch * 255).round().byte().permute(1, 2, 0).squeeze(2).numpy()
+    Image.fromarray(levels).save(folder / "patch.png")
+    return folder / "patch.png"
 
 
 def test_passes_are_as_estimated() -> None:

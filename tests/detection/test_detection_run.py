@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from robustbench_lab import evaluate
 from robustbench_lab.api import Evaluation
+from robustbench_lab.cli.show import show
 from robustbench_lab.errors import UsageError
 from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.leaderboard import LeaderboardDefinition
 from robustbench_lab.pipeline import open_catalog, rank, run_experiment
-from robustbench_lab.records import Verdict
+from robustbench_lab.records import CellRecord, Verdict
 from robustbench_lab.report import csv, jsonl, latex, markdown, table
 from robustbench_lab.tasks.detection_objectives import Vanish
 from robustbench_lab.testing.known_detectors import GridDetector, grid_setting
@@ -90,6 +92,27 @@ def test_more_can_be_fabricated_than_was_there_without_losing_a_number(tmp_path:
     assert "metric-failed" not in [finding.code for finding in record.findings]
     assert row.metrics["fabricated_rate"].value > 1
     assert all(math.isfinite(estimate.value) for estimate in row.metrics.values())
+
+
+def test_a_patch_trained_on_some_images_is_tested_on_others_from_its_picture(tmp_path: Path) -> None:
+    database = str(tmp_path / "rbl.db")
+
+    def run(attack: str, **more: Any) -> CellRecord:
+        settings = {"models": ["scene-fcos"], "threat_models": ["placed-patch(eps=0.1)"], "attacks": [attack], **more}
+        spec = ExperimentSpec.from_flags(**settings, executor="inline", database=database)
+        (record,) = run_experiment(spec, open_catalog()).records
+        return record
+
+    trained = run("adversarial-patch(steps=3)", samples=3, save_adversarials=True)
+    show(trained.cell.cell_id, db=database, pictures=tmp_path / "pictures")
+    made = tmp_path / "pictures" / f"{trained.cell.cell_id}-patch-1.png"
+    given = run(f"adversarial-patch(patch='{made}')", samples=6)
+    assert [finding.code for finding in given.findings if "patch" in finding.code] == ["given-patch"]
+    assert given.backward_per_sample == 0
+    assert given.outcomes is not None
+    assert trained.outcomes is not None
+    damage, again = (one.outcomes.columns["damage"][:3] for one in (trained, given))
+    assert damage == pytest.approx(again, abs=0.05)  # eight bits a value
 
 
 @pytest.mark.parametrize(("labels", "verdict"), [([0], Verdict.SUSPECT), ([9], Verdict.FAILED)])

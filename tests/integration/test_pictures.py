@@ -118,6 +118,17 @@ def test_broken_samples_come_first_and_each_with_its_own_input(tmp_path: Path) -
         assert np.array_equal(after[20::40, 20::40, 0], ((1 - clean[position, 0]).numpy() * 255).round())
 
 
+def test_a_patch_for_all_is_a_picture_of_its_own_and_no_name_leads_elsewhere(tmp_path: Path) -> None:
+    record, clean = classifier_cell(tmp_path, robust=[False])
+    patch = torch.arange(12.0).reshape(3, 2, 2) / 20
+    others = {name: patch.clone() for name in ("patch-../../x", "perturbation-2")}
+    tensors = {ADVERSARIAL: clean, "patch-1": patch, "patch-3": patch[0].clone(), **others}
+    files = write_artifacts(tmp_path / "artifacts", "cell", [save(tensors, {"start": "0"})])
+    _, one = made(record, files, tmp_path).pictures
+    assert one.file_name == f"{record.cell.cell_id}-patch-1.png"
+    assert np.array_equal(sheet(one.content).transpose(2, 0, 1), (patch.numpy() * 255).round())
+
+
 def test_large_images_are_made_smaller() -> None:
     pixels = np.zeros((400, 1000, 3), dtype=np.uint8)
     panel = Panel(pixels, ("one", "two"))

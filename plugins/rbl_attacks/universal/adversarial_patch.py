@@ -12,10 +12,12 @@ from pydantic import Field
 from torch import Tensor
 
 from rbl_attacks.universal.bounded_loss import shared_gradient
+from rbl_attacks.universal.given_patch import given_patch
 from rbl_attacks.universal.minibatches import folds_of, minibatches
 from rbl_attacks.universal.patch_places import Changes, Placing, windows_of
 from rbl_attacks.universal.printable import non_printability, total_variation
 from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.records import Finding, Severity
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -42,6 +44,7 @@ def adversarial_patch(
     shown: Literal["upright", "changed"] = "upright",
     softness: Annotated[float, Field(gt=0)] = 0.1,
     folds: Count = 1,
+    patch: str | None = None,
     loss: str | None = None,
 ) -> None:
     """The same square on every image: at a random place, at the given one, or on each object, scaled to its window.
@@ -64,27 +67,41 @@ def adversarial_patch(
     softness: how far from being decided samples count, as a share of the usual margin; see bounded_loss.py.
     folds: 1: trained on the samples that it is tested on. More: one patch for each part of the samples, trained on the
         other parts.
+    patch: an image file with the patch, such as `rbl show --pictures` writes: nothing is trained, and only `shown` and
+        the changes that it names have an effect. Any square image will do.
     loss: one of the objective's losses; None: see bounded_loss.py.
     """
     problem.new_search(ascends=False)
     low, high = problem.bounds.low, problem.bounds.high
     changes = Changes(rotation, 1 - smallest, brightness, contrast, noise)
+    tested_under = changes if shown == "changed" else Changes()
+    if patch is not None:
+        problem.note(Finding("given-patch", Severity.INFO, "the patch is from a file; nothing was trained here"))
+        painted = given_patch(patch, problem.clean.shape[1], problem.bounds, _largest_side(problem))
+        _show(painted.to(problem.clean), problem, tested_under)
+        return
     for training, tested in folds_of(problem, folds):
-        patch = _grey_patch(problem)
-        velocity = torch.zeros_like(patch)
+        painted = _grey_patch(problem)
+        velocity = torch.zeros_like(painted)
         for step, part in enumerate(minibatches(training, steps, batch)):
             placing = Placing.drawn(part, f"step/{step}", changes)
             with torch.enable_grad():
-                leaf = patch.clone().requires_grad_()
+                leaf = painted.clone().requires_grad_()
                 pasted = placing.paste(leaf, part)
                 ugliness = smoothness * total_variation(leaf) + printability * non_printability(leaf, low, high)
             gradient = shared_gradient(part, pasted.detach(), loss, softness) / part.open_samples
             pulled_back = _pulled_back(leaf, (pasted, ugliness), gradient)
             velocity = momentum * velocity + pulled_back.sign()
             size = step_size * problem.bounds.width * (1 - step / steps)
-            patch = (patch + size * velocity.sign()).clamp_(low, high)
-        placing = Placing.drawn(tested, "final", changes if shown == "changed" else Changes())
-        tested.submit(tested.project(placing.paste(patch, tested)))
+            painted = (painted + size * velocity.sign()).clamp_(low, high)
+        problem.keep("patch", painted)
+        _show(painted, tested, tested_under)
+
+
+def _show(patch: Tensor, problem: AttackProblem, changes: Changes) -> None:
+    """Hand in the open samples with the patch on them."""
+    placing = Placing.drawn(problem, "final", changes)
+    problem.submit(problem.project(placing.paste(patch, problem)))
 
 
 def _pulled_back(leaf: Tensor, made: tuple[Tensor, Tensor], gradient: Tensor) -> Tensor:
@@ -96,5 +113,9 @@ def _pulled_back(leaf: Tensor, made: tuple[Tensor, Tensor], gradient: Tensor) ->
 
 def _grey_patch(problem: AttackProblem) -> Tensor:
     """A patch of the middle of the data's range, `[C, S, S]`, as large as the largest window."""
-    side = min(LARGEST, max(1, int(windows_of(problem, "size")[..., 2].amax())))
+    side = _largest_side(problem)
     return problem.clean.new_full((problem.clean.shape[1], side, side), (problem.bounds.low + problem.bounds.high) / 2)
+
+
+def _largest_side(problem: AttackProblem) -> int:
+    return min(LARGEST, max(1, int(windows_of(problem, "size")[..., 2].amax())))

@@ -48,6 +48,7 @@ def universal(
             velocity = momentum * velocity + _direction(gradient, problem.norm)
             size = step_size * problem.eps * (1 - step / steps)
             delta = _into_ball(delta + size * _direction(velocity, problem.norm), problem.norm, problem.eps)
+        problem.keep("perturbation", delta)
         tested.submit(tested.project(tested.clean + delta * tested.unit))
 
 

@@ -1,0 +1,275 @@
+"""Which attacks benchmarks/attacks.py sets beside each other, at settings that all contestants have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from peers import Contestant, art, foolbox, official_autoattack, ours, torchattacks
+
+
+@dataclass(frozen=True)
+class Match:
+    """Contestants of one kind on one model; ours is the first."""
+
+    title: str
+    model: str
+    norm: str
+    eps: float
+    contestants: dict[str, Contestant]
+    samples: int = 200
+    minimum_norm: bool = False
+
+
+SMALL, LARGE = 2 / 255, 8 / 255
+STEP = SMALL / 4
+AUTOATTACK = {"robustbench-lab": ours("autoattack"), "official": official_autoattack(), "swift": ours("swift")}
+SWIFT = {"swift": ours("swift"), "official AutoAttack": official_autoattack()}
+
+
+def single(title: str, norm: str, eps: float, own: str, peers: dict[str, Contestant], **more: Any) -> Match:
+    """One attack of ours, as `rbl run --attack` takes it, beside its namesakes, on resnet_2b."""
+    return Match(title, "resnet_2b", norm, eps, {"robustbench-lab": ours(own), **peers}, **more)
+
+
+def nearest(title: str, norm: str, eps: float, own: str, peers: dict[str, Contestant], samples: int = 200) -> Match:
+    """The same of a minimum-norm attack: the budget is that of the robust accuracy alone."""
+    return single(title, norm, eps, own, peers, samples=samples, minimum_norm=True)
+
+
+MATCHES = [
+    Match("autoattack", "resnet_2b", "linf", SMALL, AUTOATTACK, 1000),
+    Match("autoattack", "wide_kw", "linf", LARGE, AUTOATTACK, 1000),
+    Match("autoattack", "resnet_2b", "l2", 0.5, AUTOATTACK, 300),
+    Match("autoattack", "resnet_2b", "l1", 12.0, AUTOATTACK, 300),
+    Match("swift", "resnet_2b", "l1", 3.0, SWIFT, 300),
+    Match("swift", "base_kw", "linf", SMALL, SWIFT, 300),
+    Match("swift", "resnet18-at", "linf", LARGE, SWIFT, 200),
+    Match("swift", "resnet18-plain", "linf", 1 / 255, SWIFT, 200),
+    Match("swift", "mnist_fc", "linf", 0.03, SWIFT, 300),
+    Match("swift", "digits-cnn-at", "linf", 0.15, SWIFT, 450),
+    Match("swift", "digits-cnn", "linf", 0.1, SWIFT, 450),
+    single(
+        "fgsm",
+        "linf",
+        SMALL,
+        "fgsm",
+        {
+            "torchattacks": torchattacks("FGSM"),
+            "foolbox": foolbox("LinfFastGradientAttack"),
+            "ART": art("FastGradientMethod"),
+        },
+    ),
+    single(
+        "pgd, 40 steps",
+        "linf",
+        SMALL,
+        f"pgd(steps=40, step_size={STEP})",
+        {
+            "torchattacks": torchattacks("PGD", alpha=STEP, steps=40),
+            "foolbox": foolbox("LinfPGD", steps=40, abs_stepsize=STEP),
+            "ART": art("ProjectedGradientDescent", eps_step=STEP, max_iter=40, num_random_init=1),
+        },
+    ),
+    single(
+        "pgd in l2, 40 steps",
+        "l2",
+        0.25,
+        "pgd(steps=40, step_size=0.05)",
+        {
+            "torchattacks": torchattacks("PGDL2", alpha=0.05, steps=40),
+            "foolbox": foolbox("L2PGD", steps=40, abs_stepsize=0.05),
+            "ART": art("ProjectedGradientDescent", norm=2, eps_step=0.05, max_iter=40, num_random_init=1),
+        },
+    ),
+    single(
+        "pgd in l1, 40 steps",
+        "l1",
+        6.0,
+        "pgd(steps=40)",
+        {
+            "foolbox": foolbox("SparseL1DescentAttack", steps=40),
+            "ART": art("ProjectedGradientDescent", norm=1, eps_step=0.6, max_iter=40, num_random_init=1),
+        },
+    ),
+    single(
+        "mim, 20 steps",
+        "linf",
+        SMALL,
+        f"mim(steps=20, step_size={STEP})",
+        {
+            "torchattacks": torchattacks("MIFGSM", alpha=STEP, steps=20),
+            "ART": art("MomentumIterativeMethod", eps_step=STEP, max_iter=20),
+        },
+    ),
+    single(
+        "nifgsm, 20 steps",
+        "linf",
+        SMALL,
+        f"nifgsm(steps=20, step_size={STEP})",
+        {"torchattacks": torchattacks("NIFGSM", alpha=STEP, steps=20)},
+    ),
+    single(
+        "difgsm, 20 steps",
+        "linf",
+        SMALL,
+        f"difgsm(steps=20, step_size={STEP})",
+        {"torchattacks": torchattacks("DIFGSM", alpha=STEP, steps=20)},
+    ),
+    single(
+        "vmifgsm, 20 steps, 5 neighbours",
+        "linf",
+        SMALL,
+        f"vmifgsm(steps=20, step_size={STEP}, neighbours=5)",
+        {"torchattacks": torchattacks("VMIFGSM", alpha=STEP, steps=20, N=5)},
+    ),
+    single(
+        "apgd, cross-entropy, 100 steps",
+        "linf",
+        SMALL,
+        "apgd(steps=100)",
+        {
+            "torchattacks": torchattacks("APGD", norm="Linf", steps=100, n_restarts=1),
+            "ART": art("AutoProjectedGradientDescent", eps_step=2 * SMALL, max_iter=100, nb_random_init=1),
+        },
+    ),
+    single(
+        "apgd, dlr, 100 steps",
+        "linf",
+        SMALL,
+        "apgd(steps=100, loss='dlr')",
+        {"torchattacks": torchattacks("APGD", norm="Linf", steps=100, n_restarts=1, loss="dlr")},
+    ),
+    single(
+        "apgd, targeted dlr, 9 targets of 100 steps",
+        "linf",
+        SMALL,
+        "apgd(steps=100, loss='targeted-dlr')",
+        {"torchattacks": torchattacks("APGDT", norm="Linf", steps=100, n_restarts=1)},
+    ),
+    single(
+        "square, 500 queries",
+        "linf",
+        SMALL,
+        "square(queries=500)",
+        {
+            "torchattacks": torchattacks("Square", norm="Linf", n_queries=500),
+            "ART": art("SquareAttack", max_iter=500),
+        },
+    ),
+    single(
+        "square in l2, 500 queries",
+        "l2",
+        0.5,
+        "square(queries=500)",
+        {
+            "torchattacks": torchattacks("Square", norm="L2", n_queries=500),
+            "ART": art("SquareAttack", norm=2, max_iter=500),
+        },
+    ),
+    # torchattacks' FAB hands back what lies within the budget only, so no distances are compared.
+    single(
+        "fab, 100 steps",
+        "linf",
+        SMALL,
+        "fab(steps=100)",
+        {"torchattacks": torchattacks("FAB", norm="Linf", steps=100)},
+    ),
+    single(
+        "fab-t, 9 targets of 20 steps",
+        "linf",
+        SMALL,
+        "fab-t(steps=20)",
+        {"torchattacks": torchattacks("FAB", norm="Linf", steps=20, multi_targeted=True)},
+    ),
+    nearest(
+        "fmn, 100 steps",
+        "linf",
+        SMALL,
+        "fmn(steps=100)",
+        {"foolbox": foolbox("LInfFMNAttack", minimum_norm=True, steps=100)},
+    ),
+    nearest(
+        "fmn in l2, 100 steps",
+        "l2",
+        0.5,
+        "fmn(steps=100)",
+        {"foolbox": foolbox("L2FMNAttack", minimum_norm=True, steps=100)},
+    ),
+    nearest(
+        "fmn in l1, 100 steps",
+        "l1",
+        6,
+        "fmn(steps=100)",
+        {"foolbox": foolbox("L1FMNAttack", minimum_norm=True, steps=100)},
+    ),
+    nearest(
+        "fmn in l0, 100 steps",
+        "l0",
+        24,
+        "fmn(steps=100)",
+        {"foolbox": foolbox("L0FMNAttack", minimum_norm=True, steps=100)},
+    ),
+    nearest(
+        "ddn, 100 steps", "l2", 0.5, "ddn(steps=100)", {"foolbox": foolbox("DDNAttack", minimum_norm=True, steps=100)}
+    ),
+    nearest(
+        "deepfool, 50 steps",
+        "l2",
+        0.5,
+        "deepfool",
+        {
+            "torchattacks": torchattacks("DeepFool", steps=50),
+            "foolbox": foolbox("L2DeepFoolAttack", minimum_norm=True, steps=50),
+            "ART": art("DeepFool", budget=False, max_iter=50, epsilon=0.02),
+        },
+    ),
+    nearest(
+        "deepfool in linf, 50 steps",
+        "linf",
+        SMALL,
+        "deepfool",
+        {"foolbox": foolbox("LinfDeepFoolAttack", minimum_norm=True, steps=50)},
+    ),
+    nearest(
+        "cw, 5 searches of 200 steps",
+        "l2",
+        0.5,
+        "cw(steps=200, binary_search_steps=5)",
+        {
+            "foolbox": foolbox("L2CarliniWagnerAttack", minimum_norm=True, steps=200, binary_search_steps=5),
+            "ART": art("CarliniL2Method", budget=False, max_iter=200, binary_search_steps=5, initial_const=1e-3),
+        },
+        50,
+    ),
+    nearest(
+        "ead, 5 searches of 200 steps",
+        "l1",
+        12.0,
+        "ead(steps=200, binary_search_steps=5)",
+        {
+            "foolbox": foolbox("EADAttack", minimum_norm=True, steps=200, binary_search_steps=5, decision_rule="L1"),
+            "ART": art("ElasticNet", budget=False, max_iter=200, binary_search_steps=5, beta=0.01, decision_rule="L1"),
+        },
+        50,
+    ),
+    nearest(
+        "jsma, two values a step",
+        "l0",
+        24,
+        "jsma",
+        {"ART": art("SaliencyMapMethod", budget=False, labels=False, theta=1.0)},
+        50,
+    ),
+    nearest(
+        "hopskipjump, 3000 queries",
+        "l2",
+        0.5,
+        "hopskipjump(queries=3000)",
+        {
+            "foolbox": foolbox("HopSkipJumpAttack", minimum_norm=True, steps=12),
+            "ART": art("HopSkipJump", budget=False, max_iter=12),
+        },
+        20,
+    ),
+]
