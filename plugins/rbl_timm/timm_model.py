@@ -11,7 +11,7 @@ from robustbench_lab.errors import UsageError, describe_error, did_you_mean
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.plugin_tools.local_files import ExistingFile
 from robustbench_lab.plugin_tools.normalization import Normalized
-from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, require_weights
+from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, only_tensors, require_weights
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_TIMEOUT = 10.0
@@ -52,7 +52,7 @@ def timm_model(
 def _create(name: str, source: str, pretrained: bool, num_classes: int | None) -> Any:
     chosen: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     try:
-        with seeded("initial weights"):
+        with seeded("initial weights"), only_tensors():
             return timm.create_model(name, pretrained=pretrained, **chosen)
     except Exception as error:  # timm, the hub client and the network each raise their own
         raise UsageError(f"{source}: timm cannot make it ({describe_error(error)})") from error

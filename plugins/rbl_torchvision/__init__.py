@@ -27,7 +27,7 @@ def rbl_models() -> list[ModelSpec]:
             name="torchvision:",
             factory="rbl_torchvision.torchvision_model:torchvision_model",
             summary="any torchvision classifier: torchvision:resnet18(weights='resnet18.pth')",
-            version=wrapper_version("1", "torchvision"),
+            version=wrapper_version("2", "torchvision"),
             requires=("torchvision",),
         ),
         ModelSpec(
@@ -35,7 +35,7 @@ def rbl_models() -> list[ModelSpec]:
             factory="rbl_torchvision.torchvision_detector:torchvision_detector",
             summary="fasterrcnn_*, retinanet_*, fcos_*, ssd*: torchvision:fasterrcnn_resnet50_fpn(pretrained=True)",
             tasks=("detection",),
-            version=wrapper_version("1", "torchvision"),
+            version=wrapper_version("2", "torchvision"),
             requires=("torchvision",),
         ),
         ModelSpec(

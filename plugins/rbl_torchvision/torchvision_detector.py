@@ -6,10 +6,10 @@ import torchvision
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 
+from rbl_torchvision.networks import network, published_copy
 from rbl_torchvision.one_stage import OneStageDetector
 from rbl_torchvision.two_stage import TwoStageDetector
-from robustbench_lab.errors import UsageError, describe_error, did_you_mean
-from robustbench_lab.global_randomness import seeded
+from robustbench_lab.errors import UsageError, did_you_mean
 from robustbench_lab.plugin_tools.class_numbers import COCO_OUTPUTS, ClassNumbers, Numbering, numbers_of
 from robustbench_lab.plugin_tools.local_files import ExistingFile
 from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, require_weights
@@ -52,26 +52,18 @@ def torchvision_detector(
     if num_classes < 2:
         raise UsageError(f"{source}: num_classes counts the background, so it is at least 2, not {num_classes}")
     require_weights(source, weights=weights, pretrained=pretrained, random_weights=random_weights)
-    trained = torchvision.models.get_model_weights(name).DEFAULT
     usual: Numbering = "coco80" if num_classes == COCO_OUTPUTS else "from-1"
     softmax = name.startswith(("fasterrcnn", "ssd"))
     numbers = numbers_of(usual if labels is None else labels, num_classes, source, background=softmax)
-    net = _create(name, source, trained if pretrained else None, num_classes)
-    if weights is not None:
+    trained = torchvision.models.get_model_weights(name).DEFAULT
+    published = trained if pretrained else published_copy(name, weights) if weights else None
+    net = network(name, source, published, weights, weights_backbone=None, num_classes=num_classes)
+    if weights is not None and published is None:
         apply_weights(net, weights, source, weights_by)
     _set_resizing(net.transform, mean, std, min_size, max_size, source)
     _set_thresholds(net, score_threshold, nms_threshold, max_detections, source)
     made = TwoStageDetector if isinstance(net, FasterRCNN) else OneStageDetector
     return made(net, ClassNumbers(numbers, num_classes)).eval()
-
-
-def _create(name: str, source: str, trained: Any, num_classes: int) -> Any:
-    try:
-        with seeded("initial weights"):
-            return torchvision.models.get_model(name, weights=trained, weights_backbone=None, num_classes=num_classes)
-    except Exception as error:  # a wrong number of classes, no network, a damaged download
-        advice = "; without internet, add weights='file.pth'" if isinstance(error, OSError) else ""
-        raise UsageError(f"{source}: torchvision cannot make it ({describe_error(error)}){advice}") from error
 
 
 def _set_resizing(

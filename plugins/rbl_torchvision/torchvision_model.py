@@ -1,12 +1,10 @@
 """A torchvision classifier with weights from a local file or from torchvision."""
 
-from typing import Any
-
 import torchvision
 from torch import nn
 
-from robustbench_lab.errors import UsageError, describe_error, did_you_mean
-from robustbench_lab.global_randomness import seeded
+from rbl_torchvision.networks import network, published_copy
+from robustbench_lab.errors import UsageError, did_you_mean
 from robustbench_lab.plugin_tools.local_files import ExistingFile
 from robustbench_lab.plugin_tools.normalization import Normalized
 from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, require_weights
@@ -36,18 +34,10 @@ def torchvision_model(
     if name not in known:
         raise UsageError(f"torchvision knows no classifier '{name}'.{did_you_mean(name, known)}")
     require_weights(source, weights=weights, pretrained=pretrained, random_weights=random_weights)
-    trained = torchvision.models.get_model_weights(name).DEFAULT
-    net = _create(name, source, trained if pretrained else None, num_classes)
-    if weights is not None:
+    usual = torchvision.models.get_model_weights(name).DEFAULT
+    published = usual if pretrained else published_copy(name, weights) if weights else None
+    net = network(name, source, published, weights, num_classes=num_classes)
+    if weights is not None and published is None:
         apply_weights(net, weights, source, weights_by)
-    usual = trained.transforms()
+    usual = (published or usual).transforms()
     return Normalized(net, usual.mean if mean is None else mean, usual.std if std is None else std).eval()
-
-
-def _create(name: str, source: str, trained: Any, num_classes: int) -> Any:
-    try:
-        with seeded("initial weights"):
-            return torchvision.models.get_model(name, weights=trained, num_classes=num_classes)
-    except Exception as error:  # a wrong number of classes, no network, a damaged download
-        advice = "; without internet, add weights='file.pth'" if isinstance(error, OSError) else ""
-        raise UsageError(f"{source}: torchvision cannot make it ({describe_error(error)}){advice}") from error

@@ -5,8 +5,8 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from robustbench_lab.errors import UsageError, describe_error, did_you_mean
-from robustbench_lab.global_randomness import seeded
+from rbl_torchvision.networks import network, published_copy
+from robustbench_lab.errors import UsageError, did_you_mean
 from robustbench_lab.plugin_tools.local_files import ExistingFile
 from robustbench_lab.plugin_tools.normalization import Normalized
 from robustbench_lab.plugin_tools.weights import MatchBy, apply_weights, load_state_dict, require_weights
@@ -51,20 +51,13 @@ def torchvision_segmenter(
         raise UsageError(f"torchvision knows no segmentation network '{name}'.{did_you_mean(name, known)}")
     require_weights(source, weights=weights, pretrained=pretrained, random_weights=random_weights)
     trained = torchvision.models.get_model_weights(name).DEFAULT
-    tensors = {} if weights is None else load_state_dict(weights)
-    second_head = {"aux_loss": True} if any(tensor.startswith(SECOND_HEAD) for tensor in tensors) else {}
-    net = _create(name, source, trained if pretrained else None, {"num_classes": num_classes, **second_head})
-    if weights is not None:
+    published = trained if pretrained else published_copy(name, weights) if weights else None
+    tensors = load_state_dict(weights) if weights and published is None else {}
+    given: dict[str, Any] = {"num_classes": num_classes, "weights_backbone": None}
+    if any(tensor.startswith(SECOND_HEAD) for tensor in tensors):
+        given["aux_loss"] = True
+    net = network(name, source, published, weights, **given)
+    if weights is not None and published is None:
         apply_weights(net, weights, source, weights_by)
     usual = trained.transforms()
     return Normalized(Maps(net), usual.mean if mean is None else mean, usual.std if std is None else std).eval()
-
-
-def _create(name: str, source: str, trained: Any, given: dict[str, Any]) -> nn.Module:
-    try:
-        with seeded("initial weights"):
-            net: nn.Module = torchvision.models.get_model(name, weights=trained, weights_backbone=None, **given)
-            return net
-    except Exception as error:  # a wrong number of classes, no network, a damaged download
-        advice = "; without internet, add weights='file.pth'" if isinstance(error, OSError) else ""
-        raise UsageError(f"{source}: torchvision cannot make it ({describe_error(error)}){advice}") from error

@@ -107,6 +107,7 @@ class TwoStageDetector(nn.Module):
             odds = self.classes.chosen(log_odds(one.logits, background=0), first=1)
             likeliest = self.classes.numbers[odds.argmax(1)]
             decoded = self.net.roi_heads.box_coder.decode(one.deltas, [one.boxes])
+            decoded = decoded.reshape(*one.logits.shape, 4)  # without a proposal it has lost its shape
             missing = most - len(odds)
             boxes.append(nn.functional.pad(decoded[torch.arange(len(odds)), likeliest], (0, 0, 0, missing)))
             logits.append(nn.functional.pad(odds, (0, 0, 0, missing), value=NOTHING))

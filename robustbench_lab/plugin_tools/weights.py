@@ -5,9 +5,12 @@ torch is imported inside the functions, so that a factory module may import this
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -34,6 +37,8 @@ class _Checkpoint:
     tensors: dict[str, Tensor]
     unwrapping: str
     """What was taken off to get at the tensors, for errors."""
+    versions: Mapping[str, Any] | None = None
+    """What `Module.state_dict` notes beside the tensors: some modules read files of their older versions by it."""
 
 
 def load_state_dict(path: str, entry: str | None = None) -> dict[str, Tensor]:
@@ -57,15 +62,17 @@ def apply_weights(model: nn.Module, path: str, source: str, by: MatchBy = "name"
         raise UsageError(f"weights '{path}': a .safetensors file keeps no order; weights_by='order' cannot use it")
     target, tensors = model.state_dict(), checkpoint.tensors
     problem = name_problem(target, tensors) if by == "name" else _order_problem(target, tensors)
-    if problem and by == "name" and _knows_older_names(model, tensors):
+    if problem and by == "name" and _knows_older_names(model, _noted(tensors, checkpoint.versions)):
         return
     if problem:
         if by == "name" and ordered and not _order_problem(target, tensors):
             problem += "; the shapes agree in order, so weights_by='order' may be right"
         raise UsageError(f"weights '{path}'{checkpoint.unwrapping} do not fit {source}: {problem}")
+    versions = checkpoint.versions or target._metadata  # type: ignore[attr-defined]
     if by == "order":
         tensors = dict(zip(_compared(target), _compared(tensors).values(), strict=True))
-    model.load_state_dict(tensors, strict=False)
+        versions = target._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(_noted(tensors, versions), strict=False)
 
 
 def require_weights(source: str, *, weights: str | None, pretrained: bool, random_weights: bool) -> None:
@@ -78,6 +85,21 @@ def require_weights(source: str, *, weights: str | None, pretrained: bool, rando
         )
     if given > 1:
         raise UsageError(f"{source}: weights, pretrained and random_weights exclude each other; give one")
+
+
+@contextmanager
+def only_tensors() -> Iterator[None]:
+    """Within, whatever a library reads with `torch.load` is tensors only, as if it asked for `weights_only=True`."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 # ---------------------------------------------------------------- reading
@@ -146,11 +168,28 @@ def _unwrapped(stored: Any, file: Path) -> _Checkpoint:
     if other:
         raise UsageError(f"weights '{file}': entries that are no tensors ({listed(other)}); save model.state_dict()")
     names = [str(name) for name in stored]
+    versions: Mapping[str, Any] | None = getattr(stored, "_metadata", None)
     if all(name.startswith(PARALLEL_PREFIX) for name in names):
         names = [name.removeprefix(PARALLEL_PREFIX) for name in names]
+        versions = versions and _inside_of_parallel(versions)
         taken.append(f"the prefix '{PARALLEL_PREFIX}' left off")
     tensors = dict(zip(names, stored.values(), strict=True))
-    return _Checkpoint(tensors, f" ({', '.join(taken)})" if taken else "")
+    return _Checkpoint(tensors, f" ({', '.join(taken)})" if taken else "", versions)
+
+
+def _inside_of_parallel(versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Versions by the names of modules, without the one that stands for all GPUs."""
+    within = ((f"{name}.", value) for name, value in versions.items())
+    inside = ((name.removeprefix(PARALLEL_PREFIX), value) for name, value in within if name.startswith(PARALLEL_PREFIX))
+    return {name.removesuffix("."): value for name, value in inside}
+
+
+def _noted(tensors: Mapping[str, Tensor], versions: Mapping[str, Any] | None) -> Mapping[str, Tensor]:
+    """The tensors with the versions of their modules, as `Module.load_state_dict` looks for them."""
+    state = OrderedDict(tensors)
+    if versions is not None:
+        state._metadata = versions  # type: ignore[attr-defined]
+    return state
 
 
 # ---------------------------------------------------------------- comparing
@@ -183,7 +222,7 @@ def name_problem(target: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
 def _knows_older_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     """Whether the model has taken all of them, by its own rules for files of its older versions."""
     try:
-        left = model.load_state_dict(dict(tensors), strict=False)
+        left = model.load_state_dict(tensors, strict=False)
     except RuntimeError:  # another shape
         return False
     return not _without_counters(left.missing_keys) and not _without_counters(left.unexpected_keys)
