@@ -20,6 +20,7 @@ from torch import Tensor
 
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.tasks.boxes import keep_best
+from robustbench_lab.tasks.suppression_input import SuppressionInput
 
 MOST_DETECTIONS = 300
 """Kept of an image, the highest scores first. COCO's evaluation looks at 100 of each class."""
@@ -48,6 +49,8 @@ class DetectorOutput:
     frozen, nothing drawn at random."""
     features: Tensor | None = None
     """`[B, F]`: what the backbone makes of each image, for attacks that are to transfer."""
+    suppression: SuppressionInput | None = None
+    """Which of the candidates go to non-maximum suppression; None: nobody knows, or nothing is suppressed."""
 
     @classmethod
     def from_candidates(
@@ -69,13 +72,19 @@ class DetectorOutput:
         def detect() -> Detections:
             return suppressed(boxes, odds.sigmoid(), least_score, most_overlap)
 
-        return cls(detect, candidates, logits, training_loss, features)
+        return cls(detect, candidates, logits, training_loss, features, SuppressionInput(least_score))
 
     @cached_property
     def detections(self) -> Detections:
         """What the detector reports, padded."""
         with torch.no_grad():
             return self.detect()
+
+    def suppression_count(self) -> Tensor | None:
+        """How many candidates of each image go to suppression, int64 `[B]`; None where that cannot be told."""
+        if self.suppression is None or self.logits is None:
+            return None
+        return self.suppression.count(self.logits)
 
     def with_gradient(self) -> tuple[Tensor, Tensor]:
         """Candidates and logits. Raises SkipCell where the detector is a black box."""
@@ -93,7 +102,7 @@ class DetectorOutput:
         """The same without the graph; a training loss has no meaning then."""
         parts = (self.candidates, self.logits, self.features)
         boxes, logits, features = (None if one is None else one.detach() for one in parts)
-        return DetectorOutput(self.detect, boxes, logits, features=features)
+        return DetectorOutput(self.detect, boxes, logits, features=features, suppression=self.suppression)
 
     def in_float32(self) -> DetectorOutput:
         """The same with candidates and losses in float32, after a pass in mixed precision."""
@@ -101,7 +110,7 @@ class DetectorOutput:
         parts = (self.candidates, self.logits, self.features)
         boxes, logits, features = (None if one is None else one.float() for one in parts)
         in_float32 = None if loss is None else lambda boxes, labels: loss(boxes, labels).float()
-        return DetectorOutput(self.detect, boxes, logits, in_float32, features)
+        return DetectorOutput(self.detect, boxes, logits, in_float32, features, self.suppression)
 
 
 def suppressed(boxes: Tensor, scores: Tensor, least_score: float, most_overlap: float) -> Detections:
