@@ -17,8 +17,8 @@ from torch import Tensor
 
 from robustbench_lab.errors import SkipCell, UsageError, did_you_mean
 from robustbench_lab.tasks.boxes import iou
-from robustbench_lab.tasks.detection_measures import WORKING_SCORE, Matches, Scene, scene_of
-from robustbench_lab.tasks.detector_output import DetectorOutput
+from robustbench_lab.tasks.detection_measures import Matches, Scene, scene_of
+from robustbench_lab.tasks.detector_output import WORKING_SCORE, DetectorOutput
 from robustbench_lab.tasks.suppression_input import SuppressionInput
 
 Passes = Annotated[int, Field(ge=1)]

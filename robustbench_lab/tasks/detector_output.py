@@ -25,6 +25,9 @@ from robustbench_lab.tasks.suppression_input import SuppressionInput
 MOST_DETECTIONS = 300
 """Kept of an image, the highest scores first. COCO's evaluation looks at 100 of each class."""
 
+WORKING_SCORE = 0.5
+"""A detection of at least this score is reported."""
+
 Detections = dict[str, Tensor]
 """`boxes` `[B, D, 4]` float32 xyxy in pixels, `scores` `[B, D]` float32 in (0, 1] in falling order, `labels` `[B, D]`
 int64 from 0. D is `MOST_DETECTIONS`; places without a detection have score 0, label -1 and an empty box."""
@@ -116,11 +119,27 @@ class DetectorOutput:
 def suppressed(boxes: Tensor, scores: Tensor, least_score: float, most_overlap: float) -> Detections:
     """Candidates `[B, A, 4]` with scores `[B, A, K]` to detections, by class-wise greedy suppression.
 
-    A candidate can be a detection of several classes. Of each image the `MOST_DETECTIONS` highest scores compete.
+    A candidate can be a detection of several classes. Of each image the `MOST_DETECTIONS` highest scores compete, and
+    more where these are all reports: a flood about one place must not hide reports elsewhere.
     """
-    classes = scores.shape[2]
     flat = torch.where(scores > least_score, scores, 0).flatten(1)
-    best, place = flat.topk(min(MOST_DETECTIONS, flat.shape[1]), dim=1)
+    compete = MOST_DETECTIONS
+    found = _suppressed_best(boxes, flat, compete, most_overlap)
+    reports = (flat >= WORKING_SCORE).sum(1)
+    crowded = reports > compete
+    while bool(crowded.any()):
+        compete *= 2
+        more = _suppressed_best(boxes[crowded], flat[crowded], compete, most_overlap)
+        for name, values in more.items():
+            found[name][crowded] = values
+        crowded = crowded & (reports > compete) & (found["scores"] == 0).any(1)
+    return found
+
+
+def _suppressed_best(boxes: Tensor, flat: Tensor, compete: int, most_overlap: float) -> Detections:
+    """Detections from the highest scores of each image. flat: scores `[B, A * K]`, 0 where there is no detection."""
+    classes = flat.shape[1] // max(boxes.shape[1], 1)
+    best, place = flat.topk(min(compete, flat.shape[1]), dim=1)
     most = int((best > 0).sum(1).max())
     best, place = best[:, :most], place[:, :most]
     taken = boxes.gather(1, (place // classes)[:, :, None].expand(-1, -1, 4))
