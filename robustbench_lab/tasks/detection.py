@@ -118,15 +118,17 @@ class Detection:
     def worst_case(self, outcomes: Sequence[Outcomes]) -> Outcomes:
         """Of each image the attack with the most damage; never above the lowest mAP of a single attack.
 
-        mAP is no mean over images, so the worst of each image need not be the worst of all: the lowest mAP counts.
+        mAP is no mean over images, so the worst of each image need not be the worst of all: the detections of the
+        lowest mAP count for it. What became of objects stays that of the most damage, which need not cost any mAP.
         """
         worst = np.argmax(np.stack([one.columns["damage"] for one in outcomes]), axis=0)
         # Results of before a column was there lack it.
         common = [name for name in outcomes[0].columns if all(name in one.columns for one in outcomes)]
         mixed = {name: _chosen([one.columns[name] for one in outcomes], worst) for name in common}
         contenders = [mixed, *(one.columns for one in outcomes)]
-        columns = min(contenders, key=lambda one: _sortable(_precision(one, "robust").value))
-        return broken_by_any(outcomes, columns)
+        lowest = min(contenders, key=lambda one: _sortable(_precision(one, "robust").value))
+        detections = {name: lowest[name] for name in ("robust_boxes", "robust_scores", "robust_labels")}
+        return broken_by_any(outcomes, {**mixed, **detections})
 
     def replicates(self, outcomes: Outcomes) -> NDArray[np.float64]:
         """The mAP under attack on resampled images."""

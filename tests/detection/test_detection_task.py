@@ -148,6 +148,16 @@ def test_the_worst_case_is_never_above_the_lowest_map_of_one_attack() -> None:
         assert (worst.robust <= np.logical_and.reduce([one.robust for one in ones])).all()
 
 
+def test_what_an_attack_was_after_counts_also_where_another_has_the_lower_map() -> None:
+    flood, wrong = attacked(0.2, objective=Latency()), attacked(0.2, objective=Untargeted())
+    more = {"nms_candidates": flood.columns["nms_candidates"] + 100, "damage": flood.columns["damage"] + 100}
+    flood = dataclasses.replace(flood, columns={**flood.columns, **more})
+    assert detection.robust_map(wrong).value < detection.robust_map(flood).value
+    worst = TASK.worst_case([wrong, flood])
+    assert detection.robust_map(worst).value == detection.robust_map(wrong).value
+    assert detection.nms_candidates(worst).value == detection.nms_candidates(flood).value
+
+
 def test_rows_are_compared_on_the_same_resamples() -> None:
     weak = attacked(0.01, samples=12)
     half = weak.columns["robust_labels"].copy()
