@@ -53,7 +53,16 @@ from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks import average_precision, detection
 from robustbench_lab.tasks.average_precision import AveragePrecision, StoredScenes
 from robustbench_lab.tasks.detection import Detection
-from robustbench_lab.tasks.detection_objectives import Dag, Fabricate, Mislabel, Untargeted, Vanish
+from robustbench_lab.tasks.detection_objectives import (
+    Dag,
+    Fabricate,
+    Feature,
+    Latency,
+    Mislabel,
+    TargetedMislabel,
+    Untargeted,
+    Vanish,
+)
 from robustbench_lab.threat_models.norm_balls import Linf
 from robustbench_lab.workbench import ready
 
@@ -69,7 +78,28 @@ METRICS = (
     detection.mislabelled_rate,
     detection.fabricated_rate,
     detection.false_positives,
+    detection.nms_candidates,
 )
+OBJECTIVES = (
+    (Untargeted(), "training"),
+    (Untargeted(labels="self"), "training"),
+    (Vanish(), "sharp"),
+    (Vanish(), "tog"),
+    (Vanish(labels="self"), "sharp"),
+    (Fabricate(), "best-classes"),
+    (Fabricate(), "tog"),
+    (Mislabel(), "margin"),
+    (Mislabel(), "tog"),
+    (Mislabel(labels="self"), "margin"),
+    (TargetedMislabel(), "margin"),
+    (TargetedMislabel(), "tog"),
+    (Dag(), "dag"),
+    (Feature(), "dispersion"),
+    (Latency(), "count"),
+    (Latency(), "overload"),
+    (Latency(), "phantom-sponges"),
+)
+"""Each with each of its losses; ours first."""
 
 
 def scenes(count: int) -> Samples:
@@ -252,26 +282,19 @@ def each_objective(samples: Samples) -> list[Settings]:
     rows = []
     for name, model in (("scene-fcos", scene_fcos()), ("scene-fcos-at", scene_fcos_at())):
         model.requires_grad_(False)
-        for objective, loss in (
-            (Untargeted(), "training"),
-            (Vanish(), "sharp"),
-            (Vanish(), "tog"),
-            (Fabricate(), "best-classes"),
-            (Fabricate(), "tog"),
-            (Mislabel(), "margin"),
-            (Mislabel(), "tog"),
-            (Dag(), "dag"),
-        ):
+        for objective, loss in OBJECTIVES:
             setting = setting_of(model, samples, objective, 64)
             judged = outcomes(ours(setting, loss), setting)
-            rows.append(_row(name, f"{type(objective).__name__.lower()} ({loss})", judged))
+            own = " by its own labels" if objective.labels == "self" else ""
+            row = _row(name, f"{type(objective).__name__.lower()}{own} ({loss})", judged)
+            rows.append({**row, "reached": float((~judged.robust & judged.clean_correct).mean())})
         setting = setting_of(model, samples, Untargeted(), 64)
         problem = AttackProblem(setting)
         noise(problem)
         judged = outcomes(problem, setting)
         rows.append(_row(name, "noise", judged))
-        clean = {"clean_map": detection.clean_map(judged).value, "clean_map50": detection.clean_map50(judged).value}
-        rows.append({"model": name, "objective": "clean", **clean})
+        of_clean = (detection.clean_map, detection.clean_map50, detection.clean_nms_candidates)
+        rows.append({"model": name, "objective": "clean", **{one.__name__: one(judged).value for one in of_clean}})
     return rows
 
 

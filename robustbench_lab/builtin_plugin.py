@@ -39,6 +39,8 @@ DETECTION_OBJECTIVES = {
     "latency": ("Latency", "non-maximum suppression gets many times more candidates"),
 }
 """Name to factory and summary."""
+RAISED_VERSIONS = {"latency": "2"}
+"""Objectives whose numbers have changed."""
 DETECTION_METRICS = {
     "clean_map": ("COCO mAP of the clean images", True),
     "robust_map": ("COCO mAP under attack", True),
@@ -48,8 +50,26 @@ DETECTION_METRICS = {
     "mislabelled_rate": ("share of the found objects that have wrong labels only under attack", False),
     "fabricated_rate": ("reports of nothing under attack, for each object found", False),
     "false_positives": ("wrong reports under attack, for each image", False),
+    "clean_nms_candidates": ("candidates that go to non-maximum suppression, for each clean image", False),
+    "nms_candidates": ("candidates that go to non-maximum suppression under attack, for each image", False),
 }
 """Name to summary, and whether higher is better."""
+OWN_OBJECTIVES = {
+    "vanished_rate": ("vanish",),
+    "mislabelled_rate": ("mislabel", "targeted-mislabel", "dag"),
+    "fabricated_rate": ("fabricate",),
+    "false_positives": ("fabricate",),
+    "clean_nms_candidates": ("latency",),
+    "nms_candidates": ("latency",),
+}
+"""Metric of detectors to the objectives whose own quantity it is."""
+CLEAN_COUNTERPARTS = {
+    "robust_map": "clean_map",
+    "robust_map50": "clean_map50",
+    "nms_candidates": "clean_nms_candidates",
+}
+COUNTS = ("fabricated_rate", "false_positives", "clean_nms_candidates", "nms_candidates")
+"""Metrics of detectors that are no share of 1."""
 FORECASTING_OBJECTIVES = {
     "error": ("Error", "the forecast as wrong as can be, by the true future or the model's own clean forecast"),
     "up": ("Up", "the forecast too high"),
@@ -153,7 +173,7 @@ def rbl_objectives() -> list[ObjectiveSpec]:
                 factory=f"robustbench_lab.tasks.detection_objectives:{factory}",
                 tasks=("detection",),
                 summary=summary,
-                version=VERSION,
+                version=RAISED_VERSIONS.get(name, VERSION),
             )
             for name, (factory, summary) in DETECTION_OBJECTIVES.items()
         ),
@@ -287,10 +307,11 @@ def rbl_metrics() -> list[MetricSpec]:
                 tasks=("detection",),
                 summary=summary,
                 higher_is_better=better,
-                fraction=name not in ("fabricated_rate", "false_positives"),
+                fraction=name not in COUNTS,
                 main=name == "robust_map",
-                clean={"robust_map": "clean_map", "robust_map50": "clean_map50"}.get(name),
-                brief=name not in ("clean_map50", "fabricated_rate"),
+                clean=CLEAN_COUNTERPARTS.get(name),
+                brief=name not in ("clean_map50", "fabricated_rate", "clean_nms_candidates", "nms_candidates"),
+                objectives=OWN_OBJECTIVES.get(name, ()),
                 version=VERSION,
             )
             for name, (summary, better) in DETECTION_METRICS.items()

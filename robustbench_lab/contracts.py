@@ -178,6 +178,8 @@ class MetricSpec(ComponentSpec):
     """Of a metric under attack: the metric that says the same of clean inputs, where security curves begin."""
     brief: bool = True
     """Whether tables in a terminal and in LaTeX have it as well; every other format has all metrics."""
+    objectives: tuple[str, ...] = ()
+    """Names of the objectives whose own quantity it is: such tables have it whether it is brief or not, and first."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,8 +139,8 @@ def _in_order(metrics: Sequence[NamedMetric]) -> list[NamedMetric]:
 
 
 def _named(spec: MetricSpec, function: Callable[[Outcomes], Estimate]) -> NamedMetric:
-    traits = {name: getattr(spec, name) for name in ("higher_is_better", "fraction", "main", "clean", "brief")}
-    return NamedMetric(spec.name, function, **traits)
+    names = ("higher_is_better", "fraction", "main", "clean", "brief", "objectives")
+    return NamedMetric(spec.name, function, **{name: getattr(spec, name) for name in names})
 
 
 def _guarded(name: str, metric: Metric) -> Metric:

@@ -42,6 +42,8 @@ class NamedMetric:
     """The metric that says the same of clean inputs."""
     brief: bool = True
     """Whether it stands in a terminal's tables."""
+    objectives: tuple[str, ...] = ()
+    """Objectives, by name, whose tables in a terminal have it in any case."""
 
 
 class AttackTraits(NamedTuple):

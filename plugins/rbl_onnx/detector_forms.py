@@ -38,7 +38,7 @@ class Resized(nn.Module):
         def detections() -> dict[str, Tensor]:
             return {**inner.detections, "boxes": inner.detections["boxes"] * ratio}
 
-        return DetectorOutput(detections, inner.candidates * ratio, inner.logits)
+        return DetectorOutput(detections, inner.candidates * ratio, inner.logits, suppression=inner.suppression)
 
 
 class Reporter(nn.Module):

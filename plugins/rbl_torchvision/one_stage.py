@@ -15,6 +15,7 @@ from rbl_torchvision.ssd_detections import ssd_detections
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers
 from robustbench_lab.plugin_tools.full_precision import in_full_precision
 from robustbench_lab.tasks.detector_output import Detections, DetectorOutput, log_odds
+from robustbench_lab.tasks.suppression_input import SuppressionInput
 
 Heads = dict[str, Tensor]
 """What a detector's heads give: `cls_logits` `[B, A, outputs]`, `bbox_regression` `[B, A, 4]`, and `bbox_ctrness`."""
@@ -43,6 +44,7 @@ class OneStageDetector(nn.Module):
             logits=self._log_odds(heads),
             training_loss=partial(self._losses, heads, anchors, cells, resizing),
             features=torch.cat([one.flatten(1) for one in features], dim=1),
+            suppression=SuppressionInput(self.net.score_thresh),
         )
 
     def _boxes(self, heads: Heads, anchors: list[Tensor]) -> Tensor:

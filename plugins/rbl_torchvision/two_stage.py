@@ -15,6 +15,7 @@ from rbl_torchvision.resizing import Resizing
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers
 from robustbench_lab.plugin_tools.full_precision import in_full_precision
 from robustbench_lab.tasks.detector_output import Detections, DetectorOutput, log_odds
+from robustbench_lab.tasks.suppression_input import SuppressionInput
 
 NOTHING = -50.0
 """Log-odds at the places of proposals that an image does not have."""
@@ -75,6 +76,7 @@ class TwoStageDetector(nn.Module):
             logits=logits,
             training_loss=partial(self._losses, features, proposing, judged, shrunk, resizing),
             features=torch.cat([one.flatten(1) for one in features.values()], dim=1),
+            suppression=SuppressionInput(self.net.roi_heads.score_thresh),
         )
 
     def _propose(self, shrunk: ImageList, features: dict[str, Tensor]) -> _Proposing:

@@ -11,6 +11,7 @@ from ultralytics.utils.nms import non_max_suppression
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers, objects
 from robustbench_lab.plugin_tools.full_precision import in_full_precision
 from robustbench_lab.tasks.detector_output import Detections, DetectorOutput
+from robustbench_lab.tasks.suppression_input import SuppressionInput
 
 GREY = 114 / 255
 """What ultralytics pads with."""
@@ -35,6 +36,7 @@ class YoloDetector(nn.Module):
             max_time_img=UNLIMITED,
         )
         self.head = net.model[-1]
+        self.suppression = SuppressionInput(score_threshold, best_class_only=True)
         self.head.dynamic = True  # or it keeps its grid from a pass without gradient, which one with gradient refuses
 
     def forward(self, images: Tensor) -> DetectorOutput:
@@ -56,6 +58,7 @@ class YoloDetector(nn.Module):
             candidates=boxes,
             logits=self.classes.chosen(own["scores"].transpose(1, 2)),
             training_loss=partial(self._losses, raw, (height, width)),
+            suppression=None if self.head.end2end else self.suppression,
         )
 
     def _detections(self, cells: Tensor) -> Detections:

@@ -17,7 +17,10 @@ def cell_name(cell: Cell) -> str:
 
 
 def headline_metrics(specs: Iterable[MetricSpec]) -> dict[str, list[MetricSpec]]:
-    """Task to its main metric, after what that is without attack; of a task without one its first two."""
+    """Task to its main metric, after what that is without attack, and those that are some objective's own.
+
+    Of a task without a main one its first two.
+    """
     of_task: dict[str, list[MetricSpec]] = {}
     for spec in specs:
         for task in spec.tasks:
@@ -29,7 +32,7 @@ def _headline(metrics: Sequence[MetricSpec]) -> list[MetricSpec]:
     main = next((one for one in metrics if one.main), None)
     if main is None:
         return list(metrics[:2])
-    return [*(one for one in metrics if one.name == main.clean), main]
+    return [*(one for one in metrics if one.name == main.clean), main, *(one for one in metrics if one.objectives)]
 
 
 def result_text(record: CellRecord, headline: Mapping[str, Sequence[MetricSpec]]) -> str:
@@ -39,5 +42,6 @@ def result_text(record: CellRecord, headline: Mapping[str, Sequence[MetricSpec]]
     values = [
         f"{metric_words(metric.name)} {value_text(record.metrics.get(metric.name), fraction=metric.fraction)}"
         for metric in headline.get(record.cell.task, ())
+        if not metric.objectives or record.cell.objective.name in metric.objectives
     ]
     return f"{', '.join(values)} ({duration_text(record.wall_seconds)})"

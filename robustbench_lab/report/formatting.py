@@ -36,13 +36,14 @@ def shorten(text: str, width: int) -> str:
 def metric_title(name: str) -> str:
     """`robust_accuracy` to `Robust accuracy`, `robust_map50` to `Robust mAP50`, `clean_mase` to `Clean MASE`."""
     title = re.sub(r"\bmap(\d*)\b", r"mAP\1", name.replace("_", " ").capitalize()).replace(" miou", " mIoU")
-    return re.sub(r"\b(mase|mae|r?mse|crps|wql)\b", lambda found: found[0].upper(), title).replace("smape", "sMAPE")
+    title = re.sub(r"(?i)\b(mase|mae|r?mse|crps|wql|nms)\b", lambda found: found[0].upper(), title)
+    return title.replace("smape", "sMAPE")
 
 
 def metric_words(name: str) -> str:
-    """`robust mAP50`: a title within a line."""
+    """`robust mAP50`, `NMS candidates`: a title within a line."""
     title = metric_title(name)
-    return f"{title[0].lower()}{title[1:]}"
+    return title if title[:2].isupper() else f"{title[0].lower()}{title[1:]}"
 
 
 def value_text(estimate: Estimate | None, *, fraction: bool) -> str:
@@ -106,8 +107,21 @@ def heading(table: LeaderboardTable) -> str:
 
 
 def brief_metrics(table: LeaderboardTable) -> list[NamedMetric]:
-    """Those for tables of limited width, and the one sorted by."""
-    return [metric for metric in table.metrics if metric.brief or metric == table.main_metric]
+    """Those for tables of limited width: the one sorted by, what the objective is after, and then the others."""
+    objective, main = table.objective.partition("(")[0], table.main_metric
+    shown = [one for one in measured_metrics(table) if one.brief or one == main or objective in one.objectives]
+    return sorted(shown, key=lambda one: (one.name != main.clean, one != main, objective not in one.objectives))
+
+
+def measured_metrics(table: LeaderboardTable) -> list[NamedMetric]:
+    """Without those that no row can have: what a detector does not tell, such as a flood that it does not suppress."""
+    with_results = [row for row in table.rows if row.metrics]
+    return [one for one in table.metrics if one == table.main_metric or _has_values(one, with_results)]
+
+
+def _has_values(metric: NamedMetric, rows: list[LeaderboardRow]) -> bool:
+    values = [row.metrics.get(metric.name) for row in rows]
+    return not rows or any(one is not None and not math.isnan(one.value) for one in values)
 
 
 def samples_text(table: LeaderboardTable) -> str:

@@ -114,7 +114,7 @@ def _section(
         "id": section_id,
         "heading": write.heading(table),
         "samples": write.samples_text(table),
-        "metric_titles": [write.metric_title(metric.name) for metric in table.metrics],
+        "metric_titles": [write.metric_title(metric.name) for metric in write.measured_metrics(table)],
         "published_titles": [write.published_title(metric) for metric in table.published],
         "rows": [
             _row(row, table)
@@ -166,7 +166,7 @@ def _row(row: LeaderboardRow, table: LeaderboardTable) -> dict[str, Any]:
         "rank": row.rank_label,
         "ranked": row.rank is not None,
         "name": write.printable(row.name),
-        "metrics": [_metric(row, metric, main=metric == table.main_metric) for metric in table.metrics],
+        "metrics": [_metric(row, metric, main=metric == table.main_metric) for metric in write.measured_metrics(table)],
         "published": [write.published_text(row, metric) for metric in table.published],
         "attacks": write.attack_labels(row),
         "passes": write.passes_text(row),
@@ -177,7 +177,7 @@ def _row(row: LeaderboardRow, table: LeaderboardTable) -> dict[str, Any]:
                 "label": write.printable(attack.label),
                 "metrics": [
                     write.estimate_text(attack.metrics.get(metric.name), fraction=metric.fraction)
-                    for metric in table.metrics
+                    for metric in write.measured_metrics(table)
                 ],
                 "passes": write.passes_text(attack),
                 "time": write.duration_text(attack.wall_seconds),

@@ -37,7 +37,8 @@ def code(text: str) -> str:
 
 
 def _table(table: LeaderboardTable) -> Iterator[str]:
-    metrics = [write.metric_title(metric.name) for metric in table.metrics]
+    measured = write.measured_metrics(table)
+    metrics = [write.metric_title(metric.name) for metric in measured]
     metrics += [write.published_title(metric) for metric in table.published]
     yield _line(["#", "Model", *metrics, "Attacks", "Passes", "Time", "Verdict", "Flags"])
     yield _line(["--:", ":--", *["--:" for _ in metrics], ":--", "--:", "--:", ":--", ":--"])
@@ -46,10 +47,7 @@ def _table(table: LeaderboardTable) -> Iterator[str]:
             [
                 row.rank_label,
                 code(row.name),
-                *(
-                    write.estimate_text(row.metrics.get(metric.name), fraction=metric.fraction)
-                    for metric in table.metrics
-                ),
+                *(write.estimate_text(row.metrics.get(metric.name), fraction=metric.fraction) for metric in measured),
                 *(write.published_text(row, metric) for metric in table.published),
                 ", ".join(code(label) for label in write.attack_labels(row)) or write.ABSENT,
                 write.passes_text(row),

@@ -83,7 +83,9 @@ class Detection:
 
         scene = scene_of(targets)
         matches = Matches(scene, prediction.detections)
+        count = prediction.suppression_count()
         return {
+            **({} if count is None else {"nms_candidates": count}),
             **prediction.detections,
             "object_boxes": targets["boxes"],
             "object_labels": targets["labels"],
@@ -98,6 +100,7 @@ class Detection:
         """Detections before and after, objects, and what became of each."""
         found = clean["found"]
         return {
+            **_flood_columns(clean, attacked),
             **_detection_columns("clean", clean),
             **_detection_columns("robust", attacked),
             "object_boxes": clean["object_boxes"].astype(np.float32),
@@ -115,13 +118,17 @@ class Detection:
     def worst_case(self, outcomes: Sequence[Outcomes]) -> Outcomes:
         """Of each image the attack with the most damage; never above the lowest mAP of a single attack.
 
-        mAP is no mean over images, so the worst of each image need not be the worst of all: the lowest mAP counts.
+        mAP is no mean over images, so the worst of each image need not be the worst of all: the detections of the
+        lowest mAP count for it. What became of objects stays that of the most damage, which need not cost any mAP.
         """
         worst = np.argmax(np.stack([one.columns["damage"] for one in outcomes]), axis=0)
-        mixed = {name: _chosen([one.columns[name] for one in outcomes], worst) for name in outcomes[0].columns}
+        # Results of before a column was there lack it.
+        common = [name for name in outcomes[0].columns if all(name in one.columns for one in outcomes)]
+        mixed = {name: _chosen([one.columns[name] for one in outcomes], worst) for name in common}
         contenders = [mixed, *(one.columns for one in outcomes)]
-        columns = min(contenders, key=lambda one: _sortable(_precision(one, "robust").value))
-        return broken_by_any(outcomes, columns)
+        lowest = min(contenders, key=lambda one: _sortable(_precision(one, "robust").value))
+        detections = {name: lowest[name] for name in ("robust_boxes", "robust_scores", "robust_labels")}
+        return broken_by_any(outcomes, {**mixed, **detections})
 
     def replicates(self, outcomes: Outcomes) -> NDArray[np.float64]:
         """The mAP under attack on resampled images."""
@@ -178,6 +185,23 @@ def false_positives(outcomes: Outcomes) -> Estimate:
     return wider(by_image, garwood(int(alarms.sum(dtype=np.int64)), len(outcomes)))
 
 
+def clean_nms_candidates(outcomes: Outcomes) -> Estimate:
+    """Candidates that go to non-maximum suppression for each clean image, with a 95% bootstrap interval over images."""
+    return _each_image(outcomes.columns.get("clean_nms_candidates"))
+
+
+def nms_candidates(outcomes: Outcomes) -> Estimate:
+    """The same under attack."""
+    return _each_image(outcomes.columns.get("nms_candidates"))
+
+
+def _each_image(counts: NDArray[np.int32] | None) -> Estimate:
+    """The mean of counts `[N]`; NaN where the detector does not tell them."""
+    if counts is None:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    return estimated(*_ratio(counts.astype(np.float64), np.ones(len(counts))))
+
+
 def _per_object(lost: NDArray[np.bool_], found: NDArray[np.bool_]) -> Estimate:
     """A share of objects with the wider of two intervals: by images, and the exact one for objects by themselves."""
     by_image = estimated_share(*_ratio(lost.sum(1), found.sum(1)))
@@ -192,6 +216,16 @@ def _ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> tuple[float, NDArray[np
     totals = weights @ wholes
     replicates = (weights @ parts)[totals > 0] / totals[totals > 0]
     return float(parts.sum() / wholes.sum()) if wholes.sum() else float("nan"), replicates
+
+
+def _flood_columns(clean: Measured, attacked: Measured) -> dict[str, NDArray[Any]]:
+    """What goes to suppression, where the detector tells it."""
+    if "nms_candidates" not in clean:
+        return {}
+    return {
+        "clean_nms_candidates": clean["nms_candidates"].astype(np.int32),
+        "nms_candidates": attacked["nms_candidates"].astype(np.int32),
+    }
 
 
 def _detection_columns(when: str, measured: Measured) -> dict[str, NDArray[Any]]:

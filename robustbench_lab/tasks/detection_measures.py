@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from robustbench_lab.tasks.boxes import area, intersection, iou
-from robustbench_lab.tasks.detector_output import Detections
+from robustbench_lab.tasks.detector_output import WORKING_SCORE, Detections
 
-WORKING_SCORE = 0.5
-"""A detection of at least this score is reported."""
 WORKING_IOU = 0.5
 """A detection that overlaps an object by at least this much is about that object (Everingham et al. 2010)."""
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from robustbench_lab.errors import SkipCell, UsageError, did_you_mean
 from robustbench_lab.tasks.boxes import iou
-from robustbench_lab.tasks.detection_measures import WORKING_SCORE, Matches, Scene, scene_of
-from robustbench_lab.tasks.detector_output import DetectorOutput
+from robustbench_lab.tasks.detection_measures import Matches, Scene, scene_of
+from robustbench_lab.tasks.detector_output import WORKING_SCORE, DetectorOutput
+from robustbench_lab.tasks.suppression_input import SuppressionInput
 
 Passes = Annotated[int, Field(ge=1)]
 ClassNumber = Annotated[int, Field(ge=0)]
@@ -261,29 +262,48 @@ class Latency(DetectionObjective):
     https://arxiv.org/abs/2304.05370).
     """
 
-    least_score: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """The score from which a candidate is given to the suppression."""
+    least_score: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The score from which a candidate counts, once for each class; None: what the detector itself gives to the
+    suppression."""
     times: Annotated[float, Field(gt=1)] = 10.0
     """An image counts as broken from so many times its clean candidates."""
 
     def prepare(self, clean_prediction: DetectorOutput, targets: dict[str, Tensor]) -> Goal:
         """The objects, and how many candidates the clean image has."""
-        return {**super().prepare(clean_prediction, targets), "clean_count": self._count(clean_prediction)}
+        clean_count = self._rule(clean_prediction).count(clean_prediction.with_gradient()[1])
+        return {**super().prepare(clean_prediction, targets), "clean_count": clean_count}
 
     def loss(self, name: str | None, prediction: DetectorOutput, goal: Goal) -> Tensor:  # noqa: ARG002
-        """`candidates`: log-probability that each candidate is above the least score, `[B]`."""
-        _choose(name, ("candidates",))
+        """`count` (the default), `[B]`, upwards: a smooth count of those above the least score, by doubled log-odds.
+
+        `overload`: minus the square of what each candidate's summed probability lacks of 1, where those above the
+        least score count as 1 (Chen et al. 2024). `phantom-sponges`: minus what each candidate's best probability lacks
+        of the least score (Shapira et al. 2023, eq. 3, for the likeliest class in place of one that is chosen).
+        """
+        chosen = _choose(name, ("count", "overload", "phantom-sponges"))
         _, logits = prediction.with_gradient()
-        return F.logsigmoid(logits.amax(2) - _logit(self.least_score)).sum(1)
+        rule = self._rule(prediction)
+        if chosen == "count":
+            return (2 * (rule.contenders(logits) - _logit(rule.least_score))).sigmoid().sum(1)
+        probability = logits.sigmoid()
+        if chosen == "phantom-sponges":
+            return -(rule.least_score - probability.amax(2)).clamp_min(0).sum(1)
+        there = torch.where(probability > rule.least_score, 1.0, probability)
+        return -(1 - there.sum(2).clamp_max(1)).square().sum(1)
 
     def judged(self, prediction: DetectorOutput, goal: Goal) -> tuple[Tensor, Tensor]:
         """Whether there are `times` as many candidates as in the clean image, bool, and how many there are, `[B]`."""
-        count = self._count(prediction)
+        count = self._rule(prediction).count(prediction.with_gradient()[1])
         return count >= self.times * goal["clean_count"].clamp_min(1), count
 
-    def _count(self, prediction: DetectorOutput) -> Tensor:
-        _, logits = prediction.with_gradient()
-        return (logits.amax(2) > _logit(self.least_score)).sum(1)
+    def _rule(self, prediction: DetectorOutput) -> SuppressionInput:
+        """Raises SkipCell where neither the detector nor the user says it."""
+        if self.least_score is not None:
+            return SuppressionInput(self.least_score)
+        if prediction.suppression is None:
+            text = "the detector does not say what it gives to non-maximum suppression, if it has any"
+            raise SkipCell(f"{text}: latency(least_score=0.05) counts scores above that")
+        return prediction.suppression
 
 
 def _own_scene(prediction: DetectorOutput, annotated: Scene) -> Scene:

@@ -20,9 +20,13 @@ from torch import Tensor
 
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.tasks.boxes import keep_best
+from robustbench_lab.tasks.suppression_input import SuppressionInput
 
 MOST_DETECTIONS = 300
 """Kept of an image, the highest scores first. COCO's evaluation looks at 100 of each class."""
+
+WORKING_SCORE = 0.5
+"""A detection of at least this score is reported."""
 
 Detections = dict[str, Tensor]
 """`boxes` `[B, D, 4]` float32 xyxy in pixels, `scores` `[B, D]` float32 in (0, 1] in falling order, `labels` `[B, D]`
@@ -48,6 +52,8 @@ class DetectorOutput:
     frozen, nothing drawn at random."""
     features: Tensor | None = None
     """`[B, F]`: what the backbone makes of each image, for attacks that are to transfer."""
+    suppression: SuppressionInput | None = None
+    """Which of the candidates go to non-maximum suppression; None: nobody knows, or nothing is suppressed."""
 
     @classmethod
     def from_candidates(
@@ -69,13 +75,19 @@ class DetectorOutput:
         def detect() -> Detections:
             return suppressed(boxes, odds.sigmoid(), least_score, most_overlap)
 
-        return cls(detect, candidates, logits, training_loss, features)
+        return cls(detect, candidates, logits, training_loss, features, SuppressionInput(least_score))
 
     @cached_property
     def detections(self) -> Detections:
         """What the detector reports, padded."""
         with torch.no_grad():
             return self.detect()
+
+    def suppression_count(self) -> Tensor | None:
+        """How many candidates of each image go to suppression, int64 `[B]`; None where that cannot be told."""
+        if self.suppression is None or self.logits is None:
+            return None
+        return self.suppression.count(self.logits)
 
     def with_gradient(self) -> tuple[Tensor, Tensor]:
         """Candidates and logits. Raises SkipCell where the detector is a black box."""
@@ -93,7 +105,7 @@ class DetectorOutput:
         """The same without the graph; a training loss has no meaning then."""
         parts = (self.candidates, self.logits, self.features)
         boxes, logits, features = (None if one is None else one.detach() for one in parts)
-        return DetectorOutput(self.detect, boxes, logits, features=features)
+        return DetectorOutput(self.detect, boxes, logits, features=features, suppression=self.suppression)
 
     def in_float32(self) -> DetectorOutput:
         """The same with candidates and losses in float32, after a pass in mixed precision."""
@@ -101,17 +113,33 @@ class DetectorOutput:
         parts = (self.candidates, self.logits, self.features)
         boxes, logits, features = (None if one is None else one.float() for one in parts)
         in_float32 = None if loss is None else lambda boxes, labels: loss(boxes, labels).float()
-        return DetectorOutput(self.detect, boxes, logits, in_float32, features)
+        return DetectorOutput(self.detect, boxes, logits, in_float32, features, self.suppression)
 
 
 def suppressed(boxes: Tensor, scores: Tensor, least_score: float, most_overlap: float) -> Detections:
     """Candidates `[B, A, 4]` with scores `[B, A, K]` to detections, by class-wise greedy suppression.
 
-    A candidate can be a detection of several classes. Of each image the `MOST_DETECTIONS` highest scores compete.
+    A candidate can be a detection of several classes. Of each image the `MOST_DETECTIONS` highest scores compete, and
+    more where these are all reports: a flood about one place must not hide reports elsewhere.
     """
-    classes = scores.shape[2]
     flat = torch.where(scores > least_score, scores, 0).flatten(1)
-    best, place = flat.topk(min(MOST_DETECTIONS, flat.shape[1]), dim=1)
+    compete = MOST_DETECTIONS
+    found = _suppressed_best(boxes, flat, compete, most_overlap)
+    reports = (flat >= WORKING_SCORE).sum(1)
+    crowded = reports > compete
+    while bool(crowded.any()):
+        compete *= 2
+        more = _suppressed_best(boxes[crowded], flat[crowded], compete, most_overlap)
+        for name, values in more.items():
+            found[name][crowded] = values
+        crowded = crowded & (reports > compete) & (found["scores"] == 0).any(1)
+    return found
+
+
+def _suppressed_best(boxes: Tensor, flat: Tensor, compete: int, most_overlap: float) -> Detections:
+    """Detections from the highest scores of each image. flat: scores `[B, A * K]`, 0 where there is no detection."""
+    classes = flat.shape[1] // max(boxes.shape[1], 1)
+    best, place = flat.topk(min(compete, flat.shape[1]), dim=1)
     most = int((best > 0).sum(1).max())
     best, place = best[:, :most], place[:, :most]
     taken = boxes.gather(1, (place // classes)[:, :, None].expand(-1, -1, 4))

@@ -10,6 +10,8 @@ import torch
 
 from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
+from robustbench_lab.contracts import Objective
+from robustbench_lab.errors import SkipCell
 from robustbench_lab.evaluate_cell import join_outcomes
 from robustbench_lab.metric_values import checked_estimate
 from robustbench_lab.pipeline import open_catalog
@@ -18,15 +20,18 @@ from robustbench_lab.records import Outcomes, Severity
 from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes
 from robustbench_lab.tasks import detection
 from robustbench_lab.tasks.detection import Detection
-from robustbench_lab.tasks.detection_objectives import Untargeted, Vanish
+from robustbench_lab.tasks.detection_objectives import Latency, Untargeted, Vanish
+from robustbench_lab.tasks.suppression_input import SuppressionInput
 from robustbench_lab.testing.known_detectors import GridDetector, grid_setting
 from robustbench_lab.threat_models.norm_balls import Linf
 
 TASK = Detection()
 
 
-def attacked(eps: float, seed: int = 0, samples: int = 6, steps: int = 10) -> Outcomes:
-    setting = grid_setting(Linf(eps), Vanish(), samples=samples, seed=seed)
+def attacked(
+    eps: float, seed: int = 0, samples: int = 6, steps: int = 10, objective: Objective | None = None
+) -> Outcomes:
+    setting = grid_setting(Linf(eps), objective or Vanish(), samples=samples, seed=seed)
     problem = AttackProblem(setting)
     x = problem.random_start()
     for _ in range(steps):
@@ -75,7 +80,43 @@ def test_what_can_be_above_1_is_declared_so_and_keeps_its_value() -> None:
     outcomes = dataclasses.replace(outcomes, columns={**outcomes.columns, **many})
     for metric in task_metrics(open_catalog(), {"detection"})["detection"]:
         estimate = checked_estimate(metric.function(outcomes), fraction=metric.fraction)
-        assert (estimate.value > 1) == (metric.name in ("fabricated_rate", "false_positives"))
+        counts = ("fabricated_rate", "false_positives", "nms_candidates", "clean_nms_candidates")
+        assert (estimate.value > 1) == (metric.name in counts)
+
+
+def test_a_flood_is_the_mean_of_what_goes_to_suppression() -> None:
+    setting = grid_setting(Linf(0.2), Vanish())
+    clean = setting.model(setting.clean)
+    strict = dataclasses.replace(clean, suppression=SuppressionInput(0.35))
+    above = [sum(score > 0.35 for score in scores.flatten().tolist()) for scores in clean.logits.sigmoid()]
+    assert TASK.measure(strict, setting.targets)["nms_candidates"].tolist() == above
+    assert 0 < sum(above) < clean.logits.numel()
+    outcomes = attacked(0.2, objective=Latency())
+    assert detection.nms_candidates(outcomes).value == outcomes.columns["damage"].mean()
+    assert detection.clean_nms_candidates(outcomes).value == 8  # four candidates of two classes, all above 0.05
+    few, many = (np.array([3, 1, 2, 1]), np.array([30, 10, 20, 10]))
+    columns = {**outcomes.columns, "nms_candidates": few}
+    one = detection.nms_candidates(dataclasses.replace(outcomes, columns=columns))
+    ten = detection.nms_candidates(dataclasses.replace(outcomes, columns={**columns, "nms_candidates": many}))
+    assert (one.value, ten.value) == (1.75, 17.5)
+    assert ten.high - ten.low == pytest.approx(10 * (one.high - one.low))
+    assert one.low < 1.75 < one.high
+
+
+def test_a_detector_that_does_not_tell_its_flood_has_none_and_latency_says_why() -> None:
+    setting = grid_setting(Linf(0.1), Vanish())
+    silent = dataclasses.replace(setting.model(setting.clean), suppression=None)
+    assert "nms_candidates" not in TASK.measure(silent, setting.targets)
+    with pytest.raises(SkipCell, match=r"latency.least_score=0.05. counts"):
+        Latency().prepare(silent, setting.targets)
+    assert (Latency(least_score=0.35).prepare(silent, setting.targets)["clean_count"] > 0).all()
+    without = attacked(0.05)
+    told = ("nms_candidates", "clean_nms_candidates")
+    columns = {name: values for name, values in without.columns.items() if name not in told}
+    without = dataclasses.replace(without, columns=columns)
+    assert np.isnan(detection.nms_candidates(without).value)
+    assert np.isnan(detection.clean_nms_candidates(without).value)
+    assert set(TASK.worst_case([attacked(0.05), without]).columns) == set(columns)
 
 
 def test_units_with_different_numbers_of_detections_are_joined() -> None:
@@ -105,6 +146,16 @@ def test_the_worst_case_is_never_above_the_lowest_map_of_one_attack() -> None:
         lowest = min(detection.robust_map(one).value for one in ones)
         assert detection.robust_map(worst).value <= lowest + 1e-12
         assert (worst.robust <= np.logical_and.reduce([one.robust for one in ones])).all()
+
+
+def test_what_an_attack_was_after_counts_also_where_another_has_the_lower_map() -> None:
+    flood, wrong = attacked(0.2, objective=Latency()), attacked(0.2, objective=Untargeted())
+    more = {"nms_candidates": flood.columns["nms_candidates"] + 100, "damage": flood.columns["damage"] + 100}
+    flood = dataclasses.replace(flood, columns={**flood.columns, **more})
+    assert detection.robust_map(wrong).value < detection.robust_map(flood).value
+    worst = TASK.worst_case([wrong, flood])
+    assert detection.robust_map(worst).value == detection.robust_map(wrong).value
+    assert detection.nms_candidates(worst).value == detection.nms_candidates(flood).value
 
 
 def test_rows_are_compared_on_the_same_resamples() -> None:

@@ -15,8 +15,8 @@ from robustbench_lab.contracts import Bounds
 from robustbench_lab.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.detection import Detection, robust_map50
-from robustbench_lab.tasks.detection_measures import WORKING_SCORE
 from robustbench_lab.tasks.detection_objectives import Untargeted
+from robustbench_lab.tasks.detector_output import WORKING_SCORE
 from robustbench_lab.threat_models.bound_patches import PlacedPatch
 
 SAMPLES, BATCH, SIDE, EPOCHS, STEP_SIZE = 48, 16, 12, 30, 0.02

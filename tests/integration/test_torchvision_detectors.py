@@ -160,6 +160,31 @@ def test_detections_are_candidates_with_the_score_of_their_logits(name: str, det
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_counted_is_what_torchvision_gives_to_suppression(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    every_output = {"labels": [0, 1, 2, 3]} if name in (RETINANET, FCOS) else {}
+    model = made(name, **every_output)
+    with torch.no_grad():
+        threshold = float(model(images()).logits.sigmoid().quantile(0.9))
+    for holder in (model.net, getattr(model.net, "roi_heads", None)):
+        if hasattr(holder, "score_thresh"):
+            holder.score_thresh, holder.topk_candidates = threshold, 10**6
+    given: list[int] = []
+    suppress = torchvision.ops.boxes.batched_nms
+
+    def counted(boxes: Tensor, *rest: Any) -> Tensor:
+        given.append(len(boxes))
+        return suppress(boxes, *rest)
+
+    monkeypatch.setattr(torchvision.ops.boxes, "batched_nms", counted)
+    with torch.no_grad():
+        model.net(list(images()))
+        calls = given[-2:]  # Faster R-CNN's first stage has its own before
+        found = model(images()).suppression_count()
+    assert found.tolist() == calls
+    assert min(calls) > 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_an_image_of_another_size_has_its_boxes_in_its_own_pixels(name: str, detectors: dict[str, Any]) -> None:
     with torch.no_grad():
         output = detectors[name](torch.rand(1, 3, 150, 100))

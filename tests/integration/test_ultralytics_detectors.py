@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -118,6 +119,28 @@ def test_detections_are_the_librarys_own(name: str, detectors: dict[str, Any]) -
     for part, values in wanted.items():
         torch.testing.assert_close(output.detections[part], values, rtol=1e-4, atol=1e-3)
     assert (wanted["scores"] > 0).any()
+
+
+def test_what_is_counted_is_what_the_library_gives_to_suppression(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = made(SUPPRESSING), []
+    suppress = torchvision.ops.nms
+    with torch.no_grad():
+        threshold = float(model(images()).logits.sigmoid().quantile(0.8))
+    model = ultralytics_detector(SUPPRESSING, random_weights=True, num_classes=3, score_threshold=threshold)
+    lively(model.net)
+
+    def counted(boxes: Tensor, *rest: Any) -> Tensor:
+        given.append(len(boxes))
+        return suppress(boxes, *rest)
+
+    monkeypatch.setattr(torchvision.ops, "nms", counted)
+    with torch.no_grad():
+        output = model(images())
+        assert output.detections["scores"].any()
+    assert output.suppression_count().tolist() == given
+    without_suppression = made(END_TO_END)
+    without_suppression.head.end2end = True
+    assert without_suppression(images()).suppression_count() is None
 
 
 def test_an_empty_image_has_a_loss(detectors: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """What lines of progress say of a cell."""
 
+from dataclasses import replace
+
 import pytest
 
 from robustbench_lab.builtin_plugin import rbl_metrics
@@ -20,7 +22,8 @@ from robustbench_lab.testing.example_results import example_gap, example_result
     ],
 )
 def test_a_line_names_what_the_tables_of_the_task_are_sorted_by_and_the_same_without_attack(task, expected):
-    assert [metric.name for metric in headline_metrics(rbl_metrics())[task]] == expected
+    headline = headline_metrics(rbl_metrics())[task]
+    assert [metric.name for metric in headline if not metric.objectives] == expected
 
 
 def test_a_task_without_a_main_metric_shows_its_first_two():
@@ -37,6 +40,26 @@ def test_a_result_is_its_values_in_their_own_units():
     record.metrics.clear()
     record.metrics.update(clean_mase=Estimate(0.41, 0.4, 0.5), robust_mase=Estimate(0.826, 0.7, 0.9))
     assert result_text(record, headline_metrics(metrics)).startswith("clean MASE 0.41, robust MASE 0.826 (")
+
+
+def test_a_line_names_what_the_objective_is_after():
+    metrics = [
+        MetricSpec(name="robust_map", factory="package:metric", main=True),
+        MetricSpec(name="false_positives", factory="package:metric", fraction=False, objectives=("fabricate",)),
+        MetricSpec(name="nms_candidates", factory="package:metric", fraction=False, objectives=("latency", "targeted")),
+    ]
+    values = {"robust_map": 0.5, "false_positives": 7.0, "nms_candidates": 1200.0}
+    record = example_result([True, False])
+    record.metrics.clear()
+    record.metrics.update({name: Estimate(value, value, value) for name, value in values.items()})
+    headline = headline_metrics(metrics)
+    for objective, expected in {
+        "untargeted": "robust mAP 50.0% (",
+        "fabricate": "robust mAP 50.0%, false positives 7 (",
+        "latency": "robust mAP 50.0%, NMS candidates 1200 (",
+    }.items():
+        cell = replace(record.cell, objective=replace(record.cell.objective, name=objective))
+        assert result_text(replace(record, cell=cell), headline).startswith(expected)
 
 
 def test_a_cell_without_result_says_why():

@@ -199,6 +199,26 @@ def test_latex_leaves_out_what_a_terminal_leaves_out():
     assert "Minor share" not in text
 
 
+def test_the_terminal_shows_what_the_objective_is_after_first_and_so_does_latex():
+    assert "Mean rise" not in latex.render(board_with("mean_rise", 1.5, brief=False))
+    own = board_with("mean_rise", 1.5, brief=False, objectives=("untargeted",))
+    (board,) = own.tables
+    names = [metric.name for metric in formatting.brief_metrics(board)]
+    assert names == ["clean_accuracy", "robust_accuracy", "mean_rise"]
+    assert "Mean rise" in latex.render(own)
+    assert "rise" in table.render(own)
+    with_params = replace(board, objective="untargeted(labels='self')")
+    assert formatting.brief_metrics(with_params) == formatting.brief_metrics(board)
+    other = formatting.brief_metrics(replace(board, objective="targeted"))
+    assert [metric.name for metric in other] == ["clean_accuracy", "robust_accuracy"]
+
+
+@pytest.mark.parametrize("render", [table.render, markdown.render, latex.render])
+def test_a_metric_that_no_row_has_a_value_of_has_no_column(render):
+    assert "Mean rise" in re.sub(r"\s+", " ", markdown.render(board_with("mean_rise", 1.5)))
+    assert "rise" not in render(board_with("mean_rise", math.nan))
+
+
 def test_latex_has_one_table_a_group_and_every_environment_is_closed(board):
     text = latex.render(board)
     begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
