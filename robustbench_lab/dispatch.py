@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -102,9 +102,10 @@ class Dispatcher:
         """A unit that was given out is to be given out again."""
         self._arrange([(-1, unit), *((one.position, one.unit) for one in self._priced())])
 
-    def reprice(self) -> None:
-        """Costs are better known now."""
-        self._arrange([(one.position, one.unit) for one in self._priced()])
+    def reprice(self, recut: Callable[[Sequence[WorkUnit]], Iterable[WorkUnit]] = lambda units: units) -> None:
+        """Costs are better known now. recut: what is left in units of the right size, in the order of the plan."""
+        left = [one.unit for one in sorted(self._priced(), key=lambda one: one.position)]
+        self._arrange(enumerate(recut(left)))
 
     # ------------------------------------------------------------ inside
 
