@@ -12,7 +12,7 @@ from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.records import Cell, WorkUnit
 from robustbench_lab.result_store import open_store
 from robustbench_lab.run_plan import RunPlan
-from robustbench_lab.scheduler import Scope, cells_to_do, is_whole
+from robustbench_lab.scheduler import Scope, cells_to_do, is_whole, like_timings
 from robustbench_lab.unit_costs import UnitCosts
 
 WORTH_SECONDS = 8.0
@@ -45,5 +45,5 @@ def _open_cells(spec: ExperimentSpec, plan: RunPlan, costs: UnitCosts) -> Sequen
         return plan.cells
     with store:
         to_do = cells_to_do(plan.cells, store, Scope(spec.fresh, spec.retry_failed))
-        costs.learn(store.timings({cell.model.label for cell in to_do}))
+        costs.learn(like_timings(store, to_do))
     return to_do

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_lab.records import Cell
 from robustbench_lab.sample_trees import join_results
 
 MOST = 512
@@ -104,22 +103,3 @@ class BatchSize:
         return join_results(
             [self.within(piece, work) for piece in (slice(part.start, middle), slice(middle, part.stop))]
         )
-
-
-@dataclass
-class BatchMemory:
-    """The batch sizes that have worked: a cell like one that ran out of memory begins with what worked there."""
-
-    _sizes: dict[tuple[str, ...], int] = field(default_factory=dict)
-
-    def limit(self, cell: Cell, device_kind: str) -> int | None:
-        """What worked for cells like this one; None where there was none."""
-        return self._sizes.get(_alike(cell, device_kind))
-
-    def learn(self, cell: Cell, device_kind: str, batch_size: int) -> None:
-        """A unit of this cell has ended well with this batch size."""
-        self._sizes[_alike(cell, device_kind)] = batch_size
-
-
-def _alike(cell: Cell, device_kind: str) -> tuple[str, ...]:
-    return cell.model.identity, cell.defense.identity, cell.dataset.identity, cell.attack.name, device_kind

@@ -205,6 +205,7 @@ def _evaluate(
         ),
         batch_size=problem.batch_size,
         memory_share=bench.memory_share(),
+        memory_ran_out=problem.batch_size < batch_size,
         artifact=_adversarials(problem, unit) if options.save_adversarials else None,
     )
 

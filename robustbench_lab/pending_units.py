@@ -46,6 +46,8 @@ class PendingUnits:
     """Called with a cell that another run has stored meanwhile, in place of giving out its units."""
     inherited: Callable[[str], Iterable[WorkUnit]] = lambda _cell_id: ()
     """Called with a cell that another run has left; returns what is still to evaluate of it."""
+    recut: Callable[[Sequence[WorkUnit]], Iterable[WorkUnit]] = lambda units: units
+    """Called with all units that are left when costs are better known; returns them, too long ones in pieces."""
     clock: Callable[[], float] = time.monotonic
     """Seconds from any moment on."""
     stopped: str | None = None
@@ -104,6 +106,11 @@ class PendingUnits:
         """Whether a unit of the cell runs now."""
         return any(unit.cell.cell_id == cell_id for unit in self._running.values())
 
+    def reprice(self) -> None:
+        """Costs are better known now: order what is left anew."""
+        self._ended = 0
+        self._dispatcher.reprice(lambda units: self.recut(units))
+
     def drop(self, cell_id: str) -> None:
         """A cell's other units are not needed any more."""
         self._dropped.add(cell_id)
@@ -126,8 +133,7 @@ class PendingUnits:
         self.costs.observe(cell, record)
         self._ended += 1
         if self._ended >= REPRICED_AFTER * len(self._dispatcher):
-            self._ended = 0
-            self._dispatcher.reprice()
+            self.reprice()
         return True
 
     # ------------------------------------------------------------ inside

@@ -17,7 +17,7 @@ from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.provenance import environment
 from robustbench_lab.ranking import cell_metrics, keep_new_rows, rank
 from robustbench_lab.records import CANCELLED, CellRecord
-from robustbench_lab.result_store import ResultStore, checkpoints_folder, open_store
+from robustbench_lab.result_store import ResultStore, batches_file, checkpoints_folder, open_store
 from robustbench_lab.run_heartbeat import Heartbeat
 from robustbench_lab.run_observer import GuardedObserver, RunObserver
 from robustbench_lab.run_plan import RunPlan, make_plan
@@ -106,6 +106,7 @@ def _narrowed(plan: RunPlan, only: Collection[str]) -> RunPlan:
 def _context(
     spec: ExperimentSpec, catalog: Catalog, slots: tuple[Slot, ...], observers: Sequence[RunObserver]
 ) -> ExecutionContext:
+    from robustbench_lab.batch_memory import BatchMemory
     from robustbench_lab.evaluate_cell import EvaluationOptions
     from robustbench_lab.executors import ExecutionContext
 
@@ -121,6 +122,7 @@ def _context(
         ),
         observers=tuple(observers),
         unit_timeout=spec.unit_timeout,
+        batches=BatchMemory(batches_file(spec.database)),
     )
 
 

@@ -221,6 +221,8 @@ class UnitRecord:
     """Adversarial inputs as safetensors, where they were asked for."""
     memory_share: float = 0.0
     """Of the device's memory, at most; 0 where it is not known. Not stored: it is for the units that follow."""
+    memory_ran_out: bool = False
+    """`batch_size` is what worked after that. Not stored either."""
 
 
 def without_result(unit: WorkUnit, reason: str, device: str, seconds: float = 0.0) -> UnitRecord:

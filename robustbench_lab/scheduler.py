@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from robustbench_lab.attack_checkpoint import checkpoint_path, kept_slices, remove_checkpoint, remove_checkpoints
 from robustbench_lab.catalog import Catalog
@@ -14,9 +15,10 @@ from robustbench_lab.errors import PluginError
 from robustbench_lab.evaluate_cell import close_cell
 from robustbench_lab.executors import ExecutionContext, Executor
 from robustbench_lab.metric_values import Metric
+from robustbench_lab.pass_watch import PassWatch
 from robustbench_lab.pending_units import Limits, PendingUnits
 from robustbench_lab.records import CANCELLED, Cell, Status, UnitRecord, WorkUnit
-from robustbench_lab.result_store import ResultStore
+from robustbench_lab.result_store import CellTiming, ResultStore
 from robustbench_lab.result_store.claims import Claim
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.run_plan import RunPlan
@@ -25,6 +27,8 @@ from robustbench_lab.unit_costs import UnitCosts
 
 WAIT_SECONDS = 0.5
 """Between two looks at what other runs have done."""
+RECUT_FROM = 2.0
+"""Times the samples that a unit should have, by what is known now, before it is cut again."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Schedule:
     _open: dict[str, list[UnitRecord]] = field(default_factory=dict)
     _pending: PendingUnits | None = None
     _stop_asked: str | None = None
+    _surprises: int = 0
+    """What costs had learned when units were last cut."""
     _cancelled: set[str] = field(default_factory=set)
     _scope: Scope = field(default_factory=Scope)
 
@@ -65,11 +71,10 @@ class Schedule:
         for observer in self.context.observers:
             observer.slots_known(self.context.slots)
         costs = UnitCosts(self.context.slots[0].kind, plan.input_values)
-        costs.learn(self.store.timings({cell.model.label for cell in to_do}))
+        costs.learn(like_timings(self.store, to_do))
         if self.tracker:
             self.tracker.price = costs.seconds_per_sample
-        run_seconds = sum(costs.seconds(WorkUnit(cell, 0, len(cell.samples.sample_ids))) for cell in to_do)
-        share = _Share(costs, plan.sample_bytes, run_seconds, len(self.context.slots))
+        share = _Share(costs, plan.sample_bytes, len(self.context.slots), tuple(to_do))
         units = self._units(to_do, share, run_id)
         pending = PendingUnits(units, self.context.slots, costs, self.order, self.limits, self._tell_stopping)
         self._pending = pending
@@ -81,17 +86,26 @@ class Schedule:
             pending.claim = self.claim
         pending.stored_elsewhere = self._take_from_store
         pending.inherited = lambda cell_id: self._units([cells[cell_id]], share, run_id)
-        self._evaluate(pending, cells, run_id)
+        pending.recut = lambda left: self._recut(left, share)
+        context = self._watched(pending)
+        self._evaluate(pending, context, cells, run_id)
         while self._wait_for_others(pending):
-            self._evaluate(pending, cells, run_id)
+            self._evaluate(pending, context, cells, run_id)
         if self._open and not pending.stopped:
             lost = f"{len(self._open)} of {len(to_do)} cells unfinished"
             raise PluginError(
                 f"executor '{self.executor.name}' ended with {lost}: it must yield a record for each unit"
             )
 
-    def _evaluate(self, pending: PendingUnits, cells: Mapping[str, Cell], run_id: str) -> None:
-        for record in self.executor.run(pending, self.context):
+    def _watched(self, pending: PendingUnits) -> ExecutionContext:
+        """The context, with somebody who measures the passes of models that are new."""
+        watch = PassWatch(pending.costs, pending.reprice)
+        return replace(self.context, observers=(*self.context.observers, watch))
+
+    def _evaluate(
+        self, pending: PendingUnits, context: ExecutionContext, cells: Mapping[str, Cell], run_id: str
+    ) -> None:
+        for record in self.executor.run(pending, context):
             if not (isinstance(record, UnitRecord) and record.cell_id in cells):
                 raise PluginError(f"executor '{self.executor.name}' handed in what is no record of a unit of this run")
             if pending.ended(cells[record.cell_id], record):
@@ -160,6 +174,25 @@ class Schedule:
         self._open[cell.cell_id] = [record for record in stored if (record.start, record.stop) in kept]
         begun = disjoint(checkpointed, gaps(count, kept))
         return [WorkUnit(cell, *one) for one in begun] + cut(cell, gaps(count, sorted(kept + begun)), share.fair(cell))
+
+    def _recut(self, left: Sequence[WorkUnit], share: _Share) -> list[WorkUnit]:
+        """Units that turn out to be too long, in pieces; all others as they are."""
+        if share.costs.surprises == self._surprises:
+            return list(left)
+        self._surprises = share.costs.surprises
+        share = replace(share)  # expects of the run what is known by now
+        return [piece for unit in left for piece in self._pieces(unit, share)]
+
+    def _pieces(self, unit: WorkUnit, share: _Share) -> list[WorkUnit]:
+        size = share.fair(unit.cell)
+        if unit.stop - unit.start <= RECUT_FROM * size or self._stays_whole(unit, share):
+            return [unit]
+        return cut(unit.cell, [(unit.start, unit.stop)], size)
+
+    def _stays_whole(self, unit: WorkUnit, share: _Share) -> bool:
+        folder = self.context.options.checkpoints
+        begun = folder is not None and checkpoint_path(folder, unit.cell.cell_id, unit.start, unit.stop).exists()
+        return begun or bool(self._grid(unit.cell, share.size(unit.cell)))
 
     def _grid(self, cell: Cell, size: UnitSize) -> list[WorkUnit]:
         """The units of a cell whose numbers depend on how it is cut: always the same. Empty for all other cells."""
@@ -232,9 +265,14 @@ class _Share:
     costs: UnitCosts
     sample_bytes: Mapping[str, int]
     """Dataset's identity to the bytes of a sample."""
-    run_seconds: float
-    """Expected of all cells together, on one slot."""
     slots: int
+    cells: tuple[Cell, ...]
+    """Of the run."""
+
+    @cached_property
+    def run_seconds(self) -> float:
+        """Expected of all cells together, on one slot, when it was first asked for."""
+        return sum(self.costs.seconds(WorkUnit(cell, 0, len(cell.samples.sample_ids))) for cell in self.cells)
 
     def size(self, cell: Cell) -> UnitSize:
         return UnitSize(self.sample_bytes.get(cell.dataset.identity, 0))
@@ -275,6 +313,11 @@ def cells_to_do(cells: Sequence[Cell], store: ResultStore, scope: Scope) -> list
     stored = store.stored_statuses(ids).keys()
     again = store.failed_or_cancelled(ids) if scope.retry_failed else set()
     return [cell for cell in cells if cell.cell_id not in stored or cell.cell_id in again]
+
+
+def like_timings(store: ResultStore, cells: Sequence[Cell]) -> list[CellTiming]:
+    """What stored cells of the same models took; where there are none, those of all models."""
+    return store.timings({cell.model.label for cell in cells}) or (store.timings() if cells else [])
 
 
 def is_whole(cell: Cell, catalog: Catalog) -> bool:

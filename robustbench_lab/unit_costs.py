@@ -35,17 +35,23 @@ class UnitCosts:
     """Expected seconds of work units on one kind of device; corrected by every unit that ends.
 
     What like cells took (same model, defense, data, attack and threat model), by the sample. Otherwise the passes of
-    the attack times the seconds of a pass: measured on the same model and data, else on any and by the size of its
-    inputs, else guessed.
+    the attack times the seconds of a pass: measured on the same model and data, in units that have ended, else in one
+    that runs; else on the same model, else on any, and by the size of the inputs; else guessed.
     """
 
     kind: str
     """`cpu`, `cuda`: timings of other kinds of device say nothing."""
     input_values: Mapping[str, int] = field(default_factory=dict)
     """Label of a dataset to the numbers in one of its inputs; absent where that is not known."""
+    surprises: int = 0
+    """How often something was measured that had been guessed until then, and may be far from it."""
     _sample_seconds: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
     _pass_seconds: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
+    _running_seconds: dict[Hashable, float] = field(default_factory=dict)
+    _model_seconds: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
+    """Of a pass, for each number in its input."""
     _value_seconds: _Ratio = field(default_factory=_Ratio)
+    """The same, of all models."""
     _passes: dict[Hashable, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
 
     def learn(self, timings: Iterable[CellTiming]) -> None:
@@ -60,7 +66,18 @@ class UnitCosts:
         if record.status is Status.OK and record.device.partition(":")[0] == self.kind:
             passes = record.forward_passes + record.backward_passes
             samples = record.stop - record.start
+            self.surprises += not (self.knows_pass(cell) and self._knows_passes(cell))
             self._add(_place(cell), cell.attack.label, cell.threat_model.label, record.wall_seconds, samples, passes)
+
+    def glimpse(self, cell: Cell, seconds: float, passes: float) -> None:
+        """Passes of a unit that still runs: they count until one of this model on these data has ended."""
+        self.surprises += 1
+        self._running_seconds[_place(cell)] = seconds / passes
+
+    def knows_pass(self, cell: Cell) -> bool:
+        """Whether a pass was measured on a cell's own model and data."""
+        same = self._pass_seconds.get(_place(cell))
+        return _place(cell) in self._running_seconds or (same is not None and same.value() is not None)
 
     def seconds(self, unit: WorkUnit) -> float:
         """Expected for a unit."""
@@ -73,6 +90,9 @@ class UnitCosts:
             return known
         return self._passes_of(cell) * self._pass_seconds_of(cell)
 
+    def _knows_passes(self, cell: Cell) -> bool:
+        return cell.attack.label in self._passes or cell.estimated_forward + cell.estimated_backward > 0
+
     def _passes_of(self, cell: Cell) -> float:
         seen = self._passes.get(cell.attack.label)
         measured = seen.value() if seen else None
@@ -82,8 +102,12 @@ class UnitCosts:
         same = self._pass_seconds.get(_place(cell))
         if same and (known := same.value()) is not None:
             return known
+        if running := self._running_seconds.get(_place(cell)):
+            return running
+        elsewhere = self._model_seconds.get(cell.model.label)
+        measured = (elsewhere.value() if elsewhere else None) or self._value_seconds.value()
         guess = GUESSED_SECONDS.get(self.kind, GUESSED_SECONDS_ELSEWHERE)
-        return (self._value_seconds.value() or guess) * self._values(cell.dataset.label)
+        return (measured or guess) * self._values(cell.dataset.label)
 
     def _values(self, dataset: str) -> int:
         return self.input_values.get(dataset, GUESSED_VALUES)
@@ -95,6 +119,7 @@ class UnitCosts:
             (self._sample_seconds[*place, attack, threat_model], seconds, samples),
             (self._passes[attack], passes, samples),
             (self._pass_seconds[place], seconds, passes),
+            (self._model_seconds[place[0]], seconds, passes * self._values(place[2])),
             (self._value_seconds, seconds, passes * self._values(place[2])),
         ]
         for ratio, amount, of in ratios:

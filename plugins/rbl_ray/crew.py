@@ -23,13 +23,12 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from rbl_ray.node_worker import NodeWorker, Setup
 from rbl_ray.placement import Placement
 from robustbench_lab import __version__
-from robustbench_lab.batch_size import BatchMemory
 from robustbench_lab.device_slots import Slot
 from robustbench_lab.errors import RblError, describe_error
 from robustbench_lab.executors import ExecutionContext, UnitQueue
 from robustbench_lab.executors.local import ATTEMPTS, STARTS
 from robustbench_lab.plugin_loading import DISABLE_VARIABLE
-from robustbench_lab.records import Status, UnitRecord, WorkUnit, without_result
+from robustbench_lab.records import UnitRecord, WorkUnit, without_result
 from robustbench_lab.run_observer import UnitProgress
 
 TICK_SECONDS = 0.5
@@ -84,7 +83,6 @@ class Crew:
         self._placement = Placement(context.slots)
         self._workers: dict[Slot, _Worker] = {}
         self._again: deque[_Job] = deque()
-        self._batches = BatchMemory()
         self._failed_starts = 0
 
     def work(self) -> Iterator[UnitRecord]:
@@ -146,7 +144,7 @@ class Crew:
         options = self._context.options
         options = replace(
             options,
-            batch_limit=self._batches.limit(job.unit.cell, slot.kind),
+            batch_limit=self._context.batches.limit(job.unit.cell, slot.kind, self._placement.share(slot)),
             batch_divisor=job.batch_divisor,
             device_share=self._placement.share(slot),
             checkpoints=options.checkpoints.absolute() if options.checkpoints else None,
@@ -191,8 +189,8 @@ class Crew:
 
     def _ended(self, slot: Slot, worker: _Worker, record: UnitRecord) -> UnitRecord:
         assert worker.job is not None  # noqa: S101 (its result has come)
-        if record.status is Status.OK:
-            self._batches.learn(worker.job.unit.cell, slot.kind, record.batch_size)
+        job, share = worker.job, self._placement.share(slot)
+        self._context.batches.learn(job.unit.cell, record, slot.kind, share, job.batch_divisor)
         worker.job = worker.result = None
         self._tell("unit_finished", record, slot)
         return record

@@ -57,7 +57,7 @@ FLAGS: dict[str, Any] = {
     "executor": _one("--executor", str, "auto, inline (this process), local (a process a slot) or ray.", WHERE, "NAME"),
     "address": _one("--address", str, "Of the cluster, with --executor ray.", WHERE, "HOST:PORT"),
     "unit_timeout": _one("--unit-timeout", float, "A work unit that takes longer counts as hung.", WHERE, "SECONDS"),
-    "order": _one("--order", str, "cost: long work first. coverage: cheap cells first.", WHERE, "NAME"),
+    "order": _one("--order", str, "cost: long work first. coverage: table by table, cheap cells first.", WHERE, "NAME"),
     "max_hours": _one("--max-hours", float, "Begin nothing new after so many hours.", WHERE, "HOURS"),
     "max_cells": _one("--max-cells", int, "Evaluate so many cells at most.", WHERE, "N"),
     "batch_size": _one("--batch-size", int, "Samples in one pass at most. Changes no number.", WHERE, "N"),

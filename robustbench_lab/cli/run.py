@@ -63,14 +63,31 @@ def run_and_report(
     result = run_experiment(spec, catalog, observers=observers, command=sys.argv, tracker=tracker, only=only)
     if json:
         print_json(run_document(result.run_id, without_passwords(spec.database), result.records))
-    else:
+    elif not _ended_too_early(result):
         _print_leaderboard(result)
-    if not quiet:
+    if _ended_too_early(result):
+        say(_nothing_finished(result, without_passwords(spec.database)))
+    elif not quiet:
         lost = len(only) - len(result.plan.cells) if only is not None else 0
         if lost:
             say(f"{lost} of those cells no longer follow from the settings: a component has changed")
         _summarise(result, without_passwords(spec.database), with_reasons=json)
     return _exit_code(result)
+
+
+def _ended_too_early(result: "RunResult") -> bool:
+    """Whether somebody, or a limit, has ended the run before there was anything to show."""
+    return not result.records and (result.interrupted or result.stopped is not None)
+
+
+def _nothing_finished(result: "RunResult", database: str) -> str:
+    total, units = len(result.plan.cells), result.state.units
+    cells, them = ("the cell", "it") if total == 1 else (f"any of {total} cells", "them")
+    kept = f"{units} finished part{'' if units == 1 else 's'} of {them}" if units else f"nothing of {them}"
+    why = "interrupted" if result.interrupted else result.stopped
+    advice = " (Ctrl-C pressed only once lets what runs finish)" if result.interrupted else ""
+    where = f"{'are' if units > 1 else 'is'} in {database}"
+    return f"{why} before {cells} was finished: {kept} {where}; the same command goes on from there{advice}"
 
 
 def _print_leaderboard(result: "RunResult") -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from robustbench_lab.batch_memory import BatchMemory
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.device_slots import Slot, SlotRequest
 from robustbench_lab.errors import UsageError
@@ -26,6 +27,8 @@ class ExecutionContext:
     observers: Sequence[RunObserver]
     unit_timeout: float | None = None
     """Seconds that a unit may take; None: any time. `inline`, which can stop nothing, is never given one."""
+    batches: BatchMemory = field(default_factory=BatchMemory)
+    """What worked where memory ran out. An executor asks it before each unit, and tells it of each record."""
 
 
 LEAST_SILENCE = 2.0

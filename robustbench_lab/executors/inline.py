@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from robustbench_lab.batch_size import BatchMemory
 from robustbench_lab.device_slots import Slot
 from robustbench_lab.evaluate_cell import evaluate_unit
 from robustbench_lab.executors import ExecutionContext, UnitQueue
-from robustbench_lab.records import Status, UnitRecord, WorkUnit
+from robustbench_lab.records import UnitRecord, WorkUnit
 from robustbench_lab.run_observer import UnitProgress
 from robustbench_lab.workbench import Workbench
 
@@ -29,14 +28,12 @@ class InlineExecutor:
         """One record after another, in the order of the queue."""
         slot = context.slots[0]
         bench = Workbench(context.catalog, torch.device(slot.device))
-        batches = BatchMemory()
         while unit := queue.take(slot):
             for observer in context.observers:
                 observer.unit_started(unit, slot)
-            options = replace(context.options, batch_limit=batches.limit(unit.cell, slot.kind))
+            options = replace(context.options, batch_limit=context.batches.limit(unit.cell, slot.kind))
             record = evaluate_unit(unit, bench, options, _Reporter(unit, slot, context))
-            if record.status is Status.OK:
-                batches.learn(unit.cell, slot.kind, record.batch_size)
+            context.batches.learn(unit.cell, record, slot.kind)
             for observer in context.observers:
                 observer.unit_finished(record, slot)
             yield record

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from robustbench_lab.batch_size import BatchMemory
 from robustbench_lab.container_limits import cpu_quota
 from robustbench_lab.device_slots import Slot, cpu_cores
 from robustbench_lab.errors import RblError
@@ -19,7 +18,7 @@ from robustbench_lab.executors import ExecutionContext, UnitQueue, check_silence
 from robustbench_lab.executors.messages import Began, Ended, Progressed, Ready, Setup, Task, Unusable
 from robustbench_lab.executors.worker_process import CLOSING_SECONDS, Closed, WorkerProcess
 from robustbench_lab.plugin_loading import PluginSource
-from robustbench_lab.records import Status, UnitRecord, WorkUnit, without_result
+from robustbench_lab.records import UnitRecord, WorkUnit, without_result
 from robustbench_lab.run_observer import UnitProgress
 
 TICK_SECONDS = 0.5
@@ -72,7 +71,6 @@ class _Crew:
         self._inbox: SimpleQueue[tuple[WorkerProcess, Any]] = SimpleQueue()
         self._workers: dict[Slot, WorkerProcess] = {}
         self._jobs: dict[Slot, _Job] = {}
-        self._batches = BatchMemory()
         # With a quota the machine's cores are shared with other containers, which would all begin with the first ones.
         self._cores = core_sets(context.slots, [] if cpu_quota() else cpu_cores())
         self._on_device = Counter(slot.device for slot in context.slots)
@@ -101,13 +99,18 @@ class _Crew:
         self._jobs[slot] = job
         if slot not in self._workers:
             self._workers[slot] = WorkerProcess(self._setup(slot), self._cores.get(slot, ()), self._inbox)
+        share = self._share(slot)
         options = replace(
             self._context.options,
-            batch_limit=self._batches.limit(job.unit.cell, slot.kind),
+            batch_limit=self._context.batches.limit(job.unit.cell, slot.kind, share),
             batch_divisor=job.batch_divisor,
-            device_share=1 / self._on_device[slot.device],
+            device_share=share,
         )
         self._workers[slot].send(Task(job.unit, options))
+
+    def _share(self, slot: Slot) -> float:
+        """Of its device's memory."""
+        return 1 / self._on_device[slot.device]
 
     def _setup(self, slot: Slot) -> Setup:
         files = [one for one in self._context.catalog.plugins if one.source is PluginSource.FILE]
@@ -148,8 +151,7 @@ class _Crew:
 
     def _ended(self, slot: Slot, record: UnitRecord) -> UnitRecord:
         job = self._jobs.pop(slot)
-        if record.status is Status.OK:
-            self._batches.learn(job.unit.cell, slot.kind, record.batch_size)
+        self._context.batches.learn(job.unit.cell, record, slot.kind, self._share(slot), job.batch_divisor)
         self._tell("unit_finished", record, slot)
         return record
 

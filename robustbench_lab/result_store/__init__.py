@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from robustbench_lab.result_store.kept_row import KeptRow
     from robustbench_lab.result_store.merging import Merged
     from robustbench_lab.result_store.opening import (
+        batches_file,
         checkpoints_folder,
         logs_folder,
         open_source,
@@ -28,6 +29,7 @@ __all__ = [
     "ResultStore",
     "RunBoard",
     "RunNotice",
+    "batches_file",
     "checkpoints_folder",
     "logs_folder",
     "open_source",
@@ -44,6 +46,7 @@ _MODULES = {
     "ResultStore": "store",
     "RunBoard": "run_board",
     "RunNotice": "run_board",
+    "batches_file": "opening",
     "checkpoints_folder": "opening",
     "logs_folder": "opening",
     "open_source": "opening",

@@ -110,6 +110,12 @@ def checkpoints_folder(url_or_path: str | os.PathLike[str]) -> Path | None:
     return None if file is None else file.parent / f"{file.stem}-checkpoints"
 
 
+def batches_file(url_or_path: str | os.PathLike[str]) -> Path | None:
+    """Where batch sizes that worked after memory ran out are kept: `rbl-batches.json`, where checkpoints are."""
+    folder = checkpoints_folder(url_or_path)
+    return folder and folder.with_name(folder.name.removesuffix("checkpoints") + "batches.json")
+
+
 def logs_folder(url_or_path: str | os.PathLike[str]) -> Path:
     """Where runs write their logs: `rbl-logs` beside `rbl.db`; in the working folder for a database that is no file."""
     file = sqlite_file(database_url(url_or_path))

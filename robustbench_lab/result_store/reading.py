@@ -40,17 +40,15 @@ def open_units(connection: Connection, cell_ids: Iterable[str]) -> dict[str, lis
     return dict(found)
 
 
-def timings(connection: Connection, models: Iterable[str]) -> list[CellTiming]:
-    """What stored cells of these models (labels) took, those that are alike together."""
+def timings(connection: Connection, models: Iterable[str] | None) -> list[CellTiming]:
+    """What stored cells of these models (labels; None: of all) took, those that are alike together."""
     table = schema.cells
     alike = [table.c[name] for name in ("model", "defense", "dataset", "attack", "threat_model", "device")]
     passes = (table.c.forward_per_sample + table.c.backward_per_sample) * table.c.samples
     sums = [func.sum(table.c.samples), func.sum(passes), func.sum(table.c.wall_seconds)]
-    found = []
-    for chunk in chunks(models):
-        query = select(*alike, *sums).where(table.c.status == Status.OK, table.c.model.in_(chunk)).group_by(*alike)
-        found += [CellTiming(*row) for row in connection.execute(query)]
-    return found
+    query = select(*alike, *sums).where(table.c.status == Status.OK).group_by(*alike)
+    queries = [query] if models is None else [query.where(table.c.model.in_(chunk)) for chunk in chunks(models)]
+    return [CellTiming(*row) for one in queries for row in connection.execute(one)]
 
 
 def statuses(connection: Connection, cell_ids: Iterable[str]) -> dict[str, Status]:

@@ -210,8 +210,8 @@ class ResultStore:
         with self._reading() as connection:
             return reading.summaries(connection, reading.conditions(task, status, run_id))
 
-    def timings(self, models: Iterable[str]) -> list[CellTiming]:
-        """What the stored cells of these models (labels) took, those that are alike together."""
+    def timings(self, models: Iterable[str] | None = None) -> list[CellTiming]:
+        """What the stored cells of these models (labels; None: of all) took, those that are alike together."""
         with self._reading() as connection:
             return reading.timings(connection, models)
 

@@ -21,6 +21,7 @@ STAGES = {
     "executors": 4,
     "shared_cells": 4,
     "unit_costs": 4,
+    "pass_watch": 5,
     "auto_workers": 5,
     "result_bundle": 5,
     "verification": 5,

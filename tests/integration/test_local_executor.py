@@ -160,6 +160,18 @@ def test_the_batch_that_worked_after_memory_ran_out_is_where_the_next_like_cell_
     assert second.forward_per_sample < first.forward_per_sample
 
 
+@pytest.mark.parametrize("executor", ["inline", "local"])
+def test_a_later_run_begins_with_the_batch_that_worked(tmp_path: Path, executor: str) -> None:
+    fields: dict[str, Any] = {"executor": executor, "attacks": ["runs-out-of-memory"], "batch_size": 100}
+    (first,) = run(tmp_path, seeds=[0], **fields).records
+    (second,) = run(tmp_path, seeds=[1], **fields).records
+    assert (tmp_path / "rbl-batches.json").exists()
+    assert first.batch_size == second.batch_size <= 16
+    assert first.forward_per_sample is not None
+    assert second.forward_per_sample is not None
+    assert second.forward_per_sample < first.forward_per_sample
+
+
 def test_a_plugin_file_that_changes_while_a_run_goes_on_ends_it_with_one_line(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text(Path(PLUGIN).read_text())

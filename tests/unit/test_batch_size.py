@@ -6,8 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustbench_lab.batch_size import MOST_ON_GPU, USED_SHARE, BatchMemory, first_batch_size, fitting_batch_size
-from robustbench_lab.testing.example_results import example_cell
+from robustbench_lab.batch_size import MOST_ON_GPU, USED_SHARE, first_batch_size, fitting_batch_size
 
 MEGABYTE = 1 << 20
 
@@ -30,12 +29,3 @@ def test_a_need_that_does_not_grow_sets_no_limit() -> None:
 def test_large_inputs_go_through_a_cpu_in_small_batches() -> None:
     sizes = [first_batch_size(torch.device("cpu"), values) for values in (64, 3 * 32 * 32, 3 * 224 * 224, 10**9)]
     assert sizes == [512, 256, 5, 1]
-
-
-def test_what_worked_is_remembered_for_like_cells_only() -> None:
-    memory = BatchMemory()
-    memory.learn(example_cell(), "cuda", 64)
-    assert memory.limit(example_cell(seed=1, eps=0.1), "cuda") == 64
-    others = [example_cell(model="other"), example_cell(attack="other"), example_cell(dataset="x")]
-    assert [memory.limit(cell, "cuda") for cell in others] == [None, None, None]
-    assert memory.limit(example_cell(), "cpu") is None

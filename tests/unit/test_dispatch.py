@@ -16,7 +16,7 @@ from robustbench_lab.cutting import UnitSize, cut
 from robustbench_lab.device_slots import Slot
 from robustbench_lab.dispatch import Dispatcher, Order
 from robustbench_lab.pending_units import Limits, PendingUnits
-from robustbench_lab.records import Cell, Status, WorkUnit
+from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
 from robustbench_lab.testing.example_results import example_cell
 from robustbench_lab.testing.simulated_slots import FakeClock, Simulation, simulate, simulated_record
 from robustbench_lab.unit_costs import UnitCosts
@@ -90,6 +90,75 @@ def test_coverage_begins_with_the_cheapest_cells_and_ends_with_the_dearest() -> 
     for earlier, later in pairwise(costs):
         assert later >= earlier / 2  # of like cost within a factor of two, in any order
     assert min(costs) >= costs[0] / 2
+
+
+def table_cells(tables: dict[float, float], cells_each: int = 12) -> dict[str, tuple[Cell, float]]:
+    """Cells of tables that differ in eps; eps to the mean cost of a sample, about which cells differ up to 9 times."""
+    made = {}
+    for index in range(cells_each):
+        for eps, mean in tables.items():  # so that the plan's order is no table's
+            cell = example_cell(model=f"model-{index % 3}", attack=f"attack-{index // 3}", eps=eps, samples=SAMPLES)
+            made[cell.cell_id] = cell, mean * 3 ** (2 * index / (cells_each - 1) - 1)
+    return made
+
+
+def run_tables(mixed: dict[str, tuple[Cell, float]], slots: int) -> list[tuple[float, float]]:
+    """The eps of each cell that is finished, and when, in that order."""
+
+    def seconds(unit: WorkUnit) -> float:
+        return mixed[unit.cell.cell_id][1] * (unit.stop - unit.start)
+
+    class Known(UnitCosts):
+        def seconds(self, unit: WorkUnit) -> float:
+            return seconds(unit)
+
+    places, clock = gpus(slots), FakeClock()
+    pending = PendingUnits(units_of(mixed, slots), places, Known("cuda"), Order.COVERAGE, clock=clock)
+    left = Counter(dict.fromkeys(mixed, SAMPLES))
+    finished = []
+
+    def ended(unit: WorkUnit, record: UnitRecord) -> None:
+        assert pending.ended(unit.cell, record)
+        left[unit.cell.cell_id] -= unit.stop - unit.start
+        if not left[unit.cell.cell_id]:
+            finished.append((unit.cell.eps, clock.now))
+
+    simulate(pending, places, seconds, clock=clock, ended=ended)
+    return finished
+
+
+def test_coverage_finishes_one_table_after_another_the_cheapest_first() -> None:
+    finished = [eps for eps, _ in run_tables(table_cells({0.1: 2.0, 0.2: 1.0, 0.3: 3.0}), 1)]
+    assert finished == [0.2] * 12 + [0.1] * 12 + [0.3] * 12
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_coverage_has_a_whole_table_as_early_as_its_own_work_allows(slots: int) -> None:
+    """No list order of a table's units alone on `slots` machines takes longer than Graham's bound."""
+    mixed = table_cells({0.1: 1.0, 0.2: 1.1, 0.3: 1.2})
+    cheapest = {cell_id: priced for cell_id, priced in mixed.items() if priced[0].eps == 0.1}
+    work = sum(seconds * SAMPLES for _, seconds in cheapest.values())
+    longest = max(mixed[unit.cell.cell_id][1] * (unit.stop - unit.start) for unit in units_of(mixed, slots))
+    first_table = max(when for eps, when in run_tables(mixed, slots) if eps == 0.1)
+    assert first_table <= work / slots + longest
+
+
+def test_coverage_first_finishes_a_table_of_which_most_is_stored() -> None:
+    large = [WorkUnit(example_cell(eps=0.1, seed=seed), 0, 10) for seed in range(9)]
+    small = [WorkUnit(example_cell(eps=0.2, seed=seed), 0, 10) for seed in range(3)]
+    slot, *_ = gpus(1)
+    whole = Dispatcher([*large, *small], lambda _unit: 1.0, 1, Order.COVERAGE)
+    assert [whole.take(slot) for _ in range(3)] == small
+    rest = Dispatcher([*small, *large[7:]], lambda _unit: 1.0, 1, Order.COVERAGE)
+    assert [rest.take(slot) for _ in range(2)] == large[7:]
+
+
+def test_coverage_goes_on_to_the_next_best_table_where_cells_of_the_best_are_another_runs() -> None:
+    sizes = {0.1: 9, 0.2: 2, 0.3: 5}
+    units = {eps: WorkUnit(example_cell(eps=eps, samples=count), 0, count) for eps, count in sizes.items()}
+    slot, *_ = gpus(1)
+    dispatcher = Dispatcher(units.values(), lambda unit: float(unit.stop), 1, Order.COVERAGE)
+    assert dispatcher.take(slot, lambda unit: unit is not units[0.2]) is units[0.3]
 
 
 def test_a_unit_for_which_the_run_would_wait_goes_first_whatever_is_loaded() -> None:

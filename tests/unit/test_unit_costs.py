@@ -85,3 +85,22 @@ def test_failed_units_say_nothing() -> None:
     known, unit = costs(), WorkUnit(cell(), 0, 10)
     known.observe(unit.cell, simulated_record(unit, GPU, 30.0, status=Status.FAILED))
     assert known.seconds(unit) == costs().seconds(unit)
+
+
+def test_a_model_costs_on_other_data_its_own_pass_by_the_size_of_the_inputs() -> None:
+    made = UnitCosts("cuda", {"small": 64, "large": 6400})
+    made.learn([timing(cell(dataset="small", model="slow"), passes=2000, seconds=50)])
+    made.learn([timing(cell(dataset="small", model="fast"), passes=2000, seconds=1)])
+    slow = cell(40, dataset="large", model="slow", defense="jpeg", attack="other")
+    assert made.seconds_per_sample(slow) == pytest.approx(40 * 100 * 50 / 2000)
+
+
+def test_passes_of_a_unit_that_runs_count_until_one_has_ended() -> None:
+    known, unit = costs(timing(cell(model="other"))), WorkUnit(cell(40), 0, 10)
+    assert not known.knows_pass(unit.cell)
+    known.glimpse(unit.cell, seconds=3.0, passes=30.0)
+    assert known.knows_pass(unit.cell)
+    assert known.seconds_per_sample(cell(40, attack="another")) == pytest.approx(40 * 0.1)
+    known.observe(unit.cell, simulated_record(unit, GPU, 30.0))
+    own = unit.cell.estimated_forward * 10
+    assert known.seconds_per_sample(cell(40, attack="another")) == pytest.approx(40 * 30.0 / own)
