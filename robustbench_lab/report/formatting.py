@@ -107,10 +107,18 @@ def heading(table: LeaderboardTable) -> str:
 
 
 def brief_metrics(table: LeaderboardTable) -> list[NamedMetric]:
-    """Those for tables of limited width: the one sorted by, what the objective is after, and then the others."""
+    """Those for tables of limited width: the one sorted by, what the objective is after, and then the others.
+
+    The last ones go first where there is too little room: what the objective is after without attack is behind it.
+    """
     objective, main = table.objective.partition("(")[0], table.main_metric
     shown = [one for one in measured_metrics(table) if one.brief or one == main or objective in one.objectives]
-    return sorted(shown, key=lambda one: (one.name != main.clean, one != main, objective not in one.objectives))
+    clean = {one.clean for one in shown}
+
+    def place(one: NamedMetric) -> tuple[bool, ...]:
+        return one.name != main.clean, one != main, objective not in one.objectives, one.name in clean
+
+    return sorted(shown, key=place)
 
 
 def measured_metrics(table: LeaderboardTable) -> list[NamedMetric]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from robustbench_lab import evaluate
 from robustbench_lab.api import Evaluation
@@ -18,6 +21,7 @@ from robustbench_lab.leaderboard import LeaderboardDefinition
 from robustbench_lab.pipeline import open_catalog, rank, run_experiment
 from robustbench_lab.records import CellRecord, Verdict
 from robustbench_lab.report import csv, jsonl, latex, markdown, table
+from robustbench_lab.report.formatting import brief_metrics, metric_title
 from robustbench_lab.tasks.detection_objectives import Vanish
 from robustbench_lab.testing.known_detectors import GridDetector, grid_setting
 from robustbench_lab.threat_models.norm_balls import Linf
@@ -113,6 +117,28 @@ def test_a_patch_trained_on_some_images_is_tested_on_others_from_its_picture(tmp
     assert trained.outcomes is not None
     damage, again = (one.outcomes.columns["damage"][:3] for one in (trained, given))
     assert damage == pytest.approx(again, abs=0.05)  # eight bits a value
+
+
+@pytest.mark.parametrize(
+    ("objective", "own"),
+    [
+        ("latency", ["nms_candidates", "clean_nms_candidates"]),
+        ("fabricate", ["false_positives", "fabricated_rate"]),
+        ("vanish", ["vanished_rate"]),
+        ("mislabel", ["mislabelled_rate"]),
+    ],
+)
+def test_a_terminal_shows_first_what_the_objective_is_after(
+    evaluation: Evaluation, objective: str, own: list[str]
+) -> None:
+    board = replace(evaluation.leaderboard.tables[0], objective=objective)
+    names = [metric.name for metric in brief_metrics(board)]
+    assert names[: 2 + len(own)] == ["clean_map", "robust_map", *own]
+    title = metric_title(own[0]).split()
+    narrow = io.StringIO()
+    leaderboard = replace(evaluation.leaderboard, tables=(board,))
+    Console(file=narrow, width=100, color_system=None).print(table.renderable(leaderboard))
+    assert all(word in narrow.getvalue() for word in title)
 
 
 @pytest.mark.parametrize(("labels", "verdict"), [([0], Verdict.SUSPECT), ([9], Verdict.FAILED)])
