@@ -60,7 +60,9 @@ FLAGS: dict[str, Any] = {
     "order": _one("--order", str, "cost: long work first. coverage: table by table, cheap cells first.", WHERE, "NAME"),
     "max_hours": _one("--max-hours", float, "Begin nothing new after so many hours.", WHERE, "HOURS"),
     "max_cells": _one("--max-cells", int, "Evaluate so many cells at most.", WHERE, "N"),
-    "batch_size": _one("--batch-size", int, "Samples in one pass at most. Changes no number.", WHERE, "N"),
+    "batch_size": _one(
+        "--batch-size", int, "Samples in one pass at most. Changes no number of a deterministic model.", WHERE, "N"
+    ),
     "precision": _one("--precision", str, "float32 or mixed: search in 16 bits, verdict in 32.", WHERE, "NAME"),
     "database": _one("--db", str, "Result database: a file or an SQLAlchemy URL.  [default: rbl.db]", WHERE, "DB"),
     "plugins": _many("--plugin", "A single-file plugin, such as my_attack.py. Repeatable.", WHERE, "FILE"),
