@@ -35,13 +35,13 @@ from rbl_reference.digits import Digits
 from rbl_reference.digits_cnn import digits_cnn
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.host_memory import keep_freed_memory
+from robustbench_lab.evaluation.workbench import ready
+from robustbench_lab.hardware.host_memory import keep_freed_memory
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.prediction import predict_in_batches
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.passes.prediction import predict_in_batches
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import Linf
-from robustbench_lab.workbench import ready
 
 P = TypeVar("P", bound=AttackProblem)
 ALMOST_NOTHING = 1e-6

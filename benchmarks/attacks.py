@@ -25,7 +25,7 @@ from matches import MATCHES, Match
 from torch import Tensor
 
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.prediction import predict_in_batches
+from robustbench_lab.passes.prediction import predict_in_batches
 from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 
 BALLS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}

@@ -14,8 +14,8 @@ from rbl_onnx.onnx_model import onnx_model
 from rbl_reference.digits import Digits
 from rbl_reference.digits_cnn import digits_cnn, digits_cnn_at
 from rbl_timm.timm_model import timm_model
-from robustbench_lab.pass_counter import PassCounter
-from robustbench_lab.prediction import predict_in_batches
+from robustbench_lab.passes.pass_counter import PassCounter
+from robustbench_lab.passes.prediction import predict_in_batches
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TRAINED = Path(__file__).resolve().parent / "models"

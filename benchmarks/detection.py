@@ -41,13 +41,14 @@ from rbl_reference.scene_fcos import scene_fcos, scene_fcos_at
 from rbl_reference.scenes import DigitScenes
 from rbl_torchvision.torchvision_detector import torchvision_detector
 from robustbench_lab import evaluate
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, Samples
-from robustbench_lab.folded_norms import with_folded_norms
-from robustbench_lab.host_memory import keep_freed_memory
-from robustbench_lab.memory_format import FEW, fastest_format
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.evaluation.attack_audit import audit_attack
+from robustbench_lab.evaluation.workbench import ready
+from robustbench_lab.hardware.host_memory import keep_freed_memory
+from robustbench_lab.passes.folded_norms import with_folded_norms
+from robustbench_lab.passes.memory_format import FEW, fastest_format
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.records import Outcomes
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks import average_precision, detection
@@ -64,7 +65,6 @@ from robustbench_lab.tasks.detection_objectives import (
     Vanish,
 )
 from robustbench_lab.threat_models.norm_balls import Linf
-from robustbench_lab.workbench import ready
 
 EPS = 8 / 255
 STEPS = 20

@@ -29,11 +29,11 @@ from rbl_attacks.fixed_budget.pgd import pgd
 from rbl_reference import forecasters
 from rbl_reference.train_forecasters import RECIPES as BUNDLED
 from rbl_reference.victoria_demand import VictoriaDemand
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, Samples
-from robustbench_lab.host_memory import keep_freed_memory
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.evaluation.attack_audit import audit_attack
+from robustbench_lab.hardware.host_memory import keep_freed_memory
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.records import Outcomes
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.forecast_output import centre, point

@@ -1,4 +1,6 @@
-"""What keeping freed memory (robustbench_lab/host_memory.py) saves: PGD in processes of their own, with and without.
+"""What keeping freed memory saves (robustbench_lab/hardware/host_memory.py).
+
+PGD in processes of their own, with and without.
 
     python benchmarks/host_memory.py
 
@@ -45,7 +47,7 @@ def measure(case: str, keep: str) -> None:
     """In a process of its own: prints seconds and page faults."""
     import torch
 
-    from robustbench_lab.host_memory import keep_freed_memory
+    from robustbench_lab.hardware.host_memory import keep_freed_memory
 
     if keep == "keep" and not keep_freed_memory():
         sys.exit("malloc is not glibc's: there is nothing to measure")

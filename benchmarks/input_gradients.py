@@ -16,7 +16,7 @@ from cases import MODELS, MissingError
 from timing import paired
 from torch import Tensor, nn
 
-from robustbench_lab.host_memory import keep_freed_memory
+from robustbench_lab.hardware.host_memory import keep_freed_memory
 from robustbench_lab.plugin_tools.quick_gradients import quick_gradients
 
 LAYERS = [

@@ -15,8 +15,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from robustbench_lab.folded_norms import with_folded_norms
-from robustbench_lab.workbench import ready
+from robustbench_lab.evaluation.workbench import ready
+from robustbench_lab.passes.folded_norms import with_folded_norms
 
 CASES = {
     "resnet18": (32, 64),

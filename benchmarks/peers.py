@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.component_syntax import Component, parse_component
+from robustbench_lab.catalog.component_syntax import Component, parse_component
+from robustbench_lab.catalog.plugin_loading import load_plugins
 from robustbench_lab.contracts import Bounds
+from robustbench_lab.evaluation.workbench import ready
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.plugin_loading import load_plugins
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
-from robustbench_lab.workbench import ready
 
 Contestant = Callable[[Case], Tensor]
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}

@@ -26,23 +26,23 @@ from typing import Any
 
 import torch
 
-from robustbench_lab.cutting import UnitSize, cut
-from robustbench_lab.device_slots import Slot
-from robustbench_lab.dispatch import Order
-from robustbench_lab.evaluate_cell import EvaluationOptions, close_cell, evaluate_unit
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.pending_units import PendingUnits
+from robustbench_lab.evaluation.evaluate_cell import EvaluationOptions, close_cell, evaluate_unit
+from robustbench_lab.evaluation.workbench import Workbench
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import make_plan
 from robustbench_lab.records import UnitRecord, WorkUnit
 from robustbench_lab.result_store import open_store
 from robustbench_lab.run_observer import RunObserver
-from robustbench_lab.run_plan import make_plan
-from robustbench_lab.scheduler import Scope, cells_to_do
+from robustbench_lab.scheduling.cutting import UnitSize, cut
+from robustbench_lab.scheduling.dispatch import Order
+from robustbench_lab.scheduling.pending_units import PendingUnits
+from robustbench_lab.scheduling.scheduler import Scope, cells_to_do
+from robustbench_lab.scheduling.unit_costs import UnitCosts
 from robustbench_lab.tasks.classification import robust_accuracy
 from robustbench_lab.testing.example_results import example_cell
 from robustbench_lab.testing.simulated_slots import FakeClock, simulate
-from robustbench_lab.unit_costs import UnitCosts
-from robustbench_lab.workbench import Workbench
 
 CATALOG = open_catalog()
 TRIVIAL = {"models": ["digits-cnn"], "attacks": ["fgsm"], "samples": 8, "devices": ["cpu"]}

@@ -28,13 +28,13 @@ from rbl_torchvision.torchvision_segmenter import torchvision_segmenter
 from robustbench_lab import evaluate
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.host_memory import keep_freed_memory
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.evaluation.workbench import ready
+from robustbench_lab.hardware.host_memory import keep_freed_memory
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.segmentation import Segmentation
 from robustbench_lab.tasks.segmentation_objectives import Untargeted
 from robustbench_lab.threat_models.norm_balls import Linf
-from robustbench_lab.workbench import ready
 
 EPS = 8 / 255
 STEPS = 20

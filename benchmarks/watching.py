@@ -23,15 +23,15 @@ from rich.console import Console
 from rich.text import Text
 
 from robustbench_lab.cli.live_view import UPDATES_A_SECOND
-from robustbench_lab.device_slots import Slot
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
 from robustbench_lab.report.run_log import RunLog
 from robustbench_lab.report.run_view import run_line, slot_lines
 from robustbench_lab.result_store import open_store
-from robustbench_lab.run_heartbeat import BEAT_SECONDS
 from robustbench_lab.run_observer import UnitProgress
-from robustbench_lab.run_tracker import RunTracker
 from robustbench_lab.testing.example_results import example_cell, example_result
+from robustbench_lab.tracking.run_heartbeat import BEAT_SECONDS
+from robustbench_lab.tracking.run_tracker import RunTracker
 
 RESULTS = Path(__file__).with_name("results") / "watching.json"
 SLOTS = (1, 8, 300)

@@ -12,9 +12,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from robustbench_lab.leaderboard import LeaderboardDefinition
 from robustbench_lab.pipeline import open_catalog, rank
-from robustbench_lab.ranking import task_metrics
+from robustbench_lab.ranking.leaderboard import LeaderboardDefinition
+from robustbench_lab.ranking.stored_leaderboard import task_metrics
 from robustbench_lab.records import CellRecord
 from robustbench_lab.report import markdown
 from robustbench_lab.report.jsonl import read_lines, result_line

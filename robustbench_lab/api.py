@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from robustbench_lab.contracts import Bounds, DatasetSpec, ModelSpec, Samples
 from robustbench_lab.errors import UsageError, describe_error
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.hookspecs import hookimpl
-from robustbench_lab.leaderboard import Leaderboard
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.plugin_tools.quick_gradients import class_of
+from robustbench_lab.ranking.leaderboard import Leaderboard
 from robustbench_lab.records import CellRecord
 from robustbench_lab.sample_trees import take
 

@@ -25,16 +25,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_lab.attack_checkpoint import AttackCheckpoint
-from robustbench_lab.attack_stages import AttackStages
-from robustbench_lab.batch_size import BatchSize
-from robustbench_lab.candidate_ledger import CandidateLedger, check_like, rows_of
 from robustbench_lab.contracts import Bounds, Objective, Region, ThreatModel
 from robustbench_lab.diagnostics.optimisation_trace import OptimisationTrace
-from robustbench_lab.model_queries import Judgement, Loss, ModelQueries, Probe
-from robustbench_lab.pass_counter import PassCounter
-from robustbench_lab.problem_pieces import Pieces
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.passes.batch_size import BatchSize
+from robustbench_lab.passes.model_queries import Judgement, Loss, ModelQueries, Probe
+from robustbench_lab.passes.pass_counter import PassCounter
+from robustbench_lab.problem_parts.attack_checkpoint import AttackCheckpoint
+from robustbench_lab.problem_parts.attack_stages import AttackStages
+from robustbench_lab.problem_parts.candidate_ledger import CandidateLedger, check_like, rows_of
+from robustbench_lab.problem_parts.problem_pieces import Pieces
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding
 from robustbench_lab.sample_trees import join_results, take
 from robustbench_lab.threat_models.climbing import Cuttable, climbed

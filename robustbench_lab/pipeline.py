@@ -7,27 +7,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from robustbench_lab.catalog import Catalog
+from robustbench_lab.catalog.plugin_loading import load_plugins
 from robustbench_lab.errors import UsageError
-from robustbench_lab.executor_choice import choose_executor
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.interruption import REASON as INTERRUPTED
-from robustbench_lab.interruption import stops_gently
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardDefinition
-from robustbench_lab.plugin_loading import load_plugins
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import RunPlan, make_plan
 from robustbench_lab.provenance import environment
-from robustbench_lab.ranking import cell_metrics, keep_new_rows, rank
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardDefinition
+from robustbench_lab.ranking.stored_leaderboard import cell_metrics, keep_new_rows, rank
 from robustbench_lab.records import CANCELLED, CellRecord
 from robustbench_lab.result_store import ResultStore, batches_file, checkpoints_folder, open_store
-from robustbench_lab.run_heartbeat import Heartbeat
 from robustbench_lab.run_observer import GuardedObserver, RunObserver
-from robustbench_lab.run_plan import RunPlan, make_plan
-from robustbench_lab.run_state import RunState
-from robustbench_lab.run_tracker import RunTracker
+from robustbench_lab.scheduling.executor_choice import choose_executor
+from robustbench_lab.scheduling.interruption import REASON as INTERRUPTED
+from robustbench_lab.scheduling.interruption import stops_gently
+from robustbench_lab.tracking.run_heartbeat import Heartbeat
+from robustbench_lab.tracking.run_state import RunState
+from robustbench_lab.tracking.run_tracker import RunTracker
 
 if TYPE_CHECKING:
-    from robustbench_lab.device_slots import Slot
     from robustbench_lab.executors import ExecutionContext, Executor
-    from robustbench_lab.scheduler import Schedule
+    from robustbench_lab.hardware.device_slots import Slot
+    from robustbench_lab.scheduling.scheduler import Schedule
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def _narrowed(plan: RunPlan, only: Collection[str]) -> RunPlan:
 def _context(
     spec: ExperimentSpec, catalog: Catalog, slots: tuple[Slot, ...], observers: Sequence[RunObserver]
 ) -> ExecutionContext:
-    from robustbench_lab.batch_memory import BatchMemory
-    from robustbench_lab.evaluate_cell import EvaluationOptions
+    from robustbench_lab.evaluation.evaluate_cell import EvaluationOptions
     from robustbench_lab.executors import ExecutionContext
+    from robustbench_lab.executors.batch_memory import BatchMemory
 
     return ExecutionContext(
         catalog=catalog,
@@ -129,9 +129,9 @@ def _context(
 def _schedule(
     store: ResultStore, executor: Executor, context: ExecutionContext, spec: ExperimentSpec, tracker: RunTracker
 ) -> Schedule:
-    from robustbench_lab.dispatch import Order
-    from robustbench_lab.pending_units import Limits
-    from robustbench_lab.scheduler import Schedule
+    from robustbench_lab.scheduling.dispatch import Order
+    from robustbench_lab.scheduling.pending_units import Limits
+    from robustbench_lab.scheduling.scheduler import Schedule
 
     catalog = context.catalog
     limits = Limits(spec.max_hours, spec.max_cells)
@@ -140,7 +140,7 @@ def _schedule(
 
 def _evaluate(schedule: Schedule, run_id: str, plan: RunPlan, spec: ExperimentSpec) -> bool:
     """Whether it was interrupted."""
-    from robustbench_lab.scheduler import Scope, notify_finished
+    from robustbench_lab.scheduling.scheduler import Scope, notify_finished
 
     interrupted = False
     try:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustbench_lab.device_slots import Slot
 from robustbench_lab.errors import describe_error
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import Cell, CellRecord, UnitRecord, WorkUnit
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.leaderboard import Leaderboard
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.ranking.leaderboard import Leaderboard
 from robustbench_lab.report.table import renderable
 
 PICTURE = Path(__file__).with_name("leaderboard.svg")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robustbench_lab.device_slots import Slot, SlotRequest
 from robustbench_lab.errors import UsageError
+from robustbench_lab.hardware.device_slots import Slot, SlotRequest
 
 
 @dataclass(frozen=True)

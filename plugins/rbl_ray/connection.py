@@ -11,8 +11,8 @@ import ray._private.worker
 from ray.exceptions import AuthenticationError
 
 from rbl_ray.cluster_slots import Node
-from robustbench_lab.device_slots import usable_threads
 from robustbench_lab.errors import RblError, UsageError
+from robustbench_lab.hardware.device_slots import usable_threads
 
 LOCAL = "local"
 OBJECT_STORE_BYTES = 512 << 20

@@ -23,11 +23,11 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from rbl_ray.node_worker import NodeWorker, Setup
 from rbl_ray.placement import Placement
 from robustbench_lab import __version__
-from robustbench_lab.device_slots import Slot
+from robustbench_lab.catalog.plugin_loading import DISABLE_VARIABLE
 from robustbench_lab.errors import RblError, describe_error
 from robustbench_lab.executors import ExecutionContext, UnitQueue
 from robustbench_lab.executors.local import ATTEMPTS, STARTS
-from robustbench_lab.plugin_loading import DISABLE_VARIABLE
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import UnitRecord, WorkUnit, without_result
 from robustbench_lab.run_observer import UnitProgress
 

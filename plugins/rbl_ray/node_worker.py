@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from robustbench_lab import __version__
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.catalog.identity import component_identity
+from robustbench_lab.catalog.plugin_loading import DISABLE_VARIABLE, LoadedPlugins, load_plugins
 from robustbench_lab.errors import RblError, UsageError
-from robustbench_lab.plugin_loading import DISABLE_VARIABLE, LoadedPlugins, load_plugins
 from robustbench_lab.records import Cell, ResolvedComponent, UnitRecord, WorkUnit, without_result
 
 if TYPE_CHECKING:
-    from robustbench_lab.evaluate_cell import EvaluationOptions
+    from robustbench_lab.evaluation.evaluate_cell import EvaluationOptions
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class NodeWorker:
             os.chdir(self._setup.folder)
         import torch
 
-        from robustbench_lab.host_memory import keep_freed_memory
-        from robustbench_lab.workbench import Workbench
+        from robustbench_lab.evaluation.workbench import Workbench
+        from robustbench_lab.hardware.host_memory import keep_freed_memory
 
         keep_freed_memory()
         torch.set_num_threads(self._setup.threads)
@@ -80,7 +80,7 @@ class NodeWorker:
 
     def evaluate(self, unit: WorkUnit, options: EvaluationOptions) -> UnitRecord:
         """Evaluate a unit, whose components must be here what they are in the plan."""
-        from robustbench_lab.evaluate_cell import evaluate_unit
+        from robustbench_lab.evaluation.evaluate_cell import evaluate_unit
 
         self._progress = (0, 0, 0)
         if reason := self._difference(unit.cell):

@@ -9,7 +9,7 @@ from typing import Any
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from robustbench_lab.device_slots import Slot
+from robustbench_lab.hardware.device_slots import Slot
 
 
 class Placement:

@@ -10,10 +10,10 @@ from pathlib import Path
 from rbl_ray.cluster_slots import cluster_slots
 from rbl_ray.connection import connect, disconnect, nodes
 from rbl_ray.crew import Crew
-from robustbench_lab.device_slots import Slot, SlotRequest
+from robustbench_lab.catalog.plugin_loading import PluginSource
 from robustbench_lab.errors import RblError
 from robustbench_lab.executors import ExecutionContext, UnitQueue, check_silence
-from robustbench_lab.plugin_loading import PluginSource
+from robustbench_lab.hardware.device_slots import Slot, SlotRequest
 from robustbench_lab.records import UnitRecord
 
 

@@ -8,12 +8,12 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from robustbench_lab.catalog.component_syntax import NAME, Component
 from robustbench_lab.catalog.entry import KINDS, Entry, Kind
 from robustbench_lab.catalog.factory_loading import library_trouble, load_factory
-from robustbench_lab.component_syntax import NAME, Component
+from robustbench_lab.catalog.plugin_loading import DISABLE_VARIABLE, LoadedPlugins, PluginRecord, PluginSource
 from robustbench_lab.contracts import Access, GradientKind
 from robustbench_lab.errors import PluginError, UsageError, describe_error, did_you_mean
-from robustbench_lab.plugin_loading import DISABLE_VARIABLE, LoadedPlugins, PluginRecord, PluginSource
 
 if TYPE_CHECKING:
     import inspect

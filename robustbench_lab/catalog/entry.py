@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from robustbench_lab.catalog.plugin_loading import PluginRecord, PluginSource
 from robustbench_lab.contracts import (
     AttackSpec,
     CommandSpec,
@@ -19,7 +20,6 @@ from robustbench_lab.contracts import (
     TaskSpec,
     ThreatModelSpec,
 )
-from robustbench_lab.plugin_loading import PluginRecord, PluginSource
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Self, get_type_hints
 
+from robustbench_lab.catalog.validation_messages import first_problem
 from robustbench_lab.errors import PluginError, UsageError, did_you_mean
-from robustbench_lab.validation_messages import first_problem
 
 KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 POSITIONAL = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)

@@ -24,8 +24,8 @@ def bundle(
     """
     from robustbench_lab.cli.output import results, say
     from robustbench_lab.report.formatting import count_text
-    from robustbench_lab.result_bundle import write_bundle
     from robustbench_lab.result_store import open_store
+    from robustbench_lab.trust.result_bundle import write_bundle
 
     with open_store(db, create=False) as store:
         digest = write_bundle(store, file, sign)

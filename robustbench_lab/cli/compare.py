@@ -17,10 +17,10 @@ def compare(
     On the models of each leaderboard table, with what each attack alone broke, its passes and its time.
     """
     from robustbench_lab.catalog import Catalog
+    from robustbench_lab.catalog.plugin_loading import load_plugins
     from robustbench_lab.cli.output import console, print_json
     from robustbench_lab.cli.stored_results import stored_leaderboard
     from robustbench_lab.errors import StoreError
-    from robustbench_lab.plugin_loading import load_plugins
     from robustbench_lab.report.attack_comparison import compare_attacks
     from robustbench_lab.report.attack_table import renderable
     from robustbench_lab.report.json_documents import comparison_document

@@ -47,7 +47,7 @@ def check(
     from robustbench_lab.cli.output import print_json, results, say
     from robustbench_lab.exit_codes import ExitCode
     from robustbench_lab.pipeline import open_catalog
-    from robustbench_lab.ranking import forged_rows, task_metrics
+    from robustbench_lab.ranking.stored_leaderboard import forged_rows, task_metrics
     from robustbench_lab.report.formatting import printable
     from robustbench_lab.result_store import open_store
 

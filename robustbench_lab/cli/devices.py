@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from robustbench_lab.cli.common_flags import Json
 
 if TYPE_CHECKING:
-    from robustbench_lab.device_slots import Slot
-    from robustbench_lab.machine import Machine
+    from robustbench_lab.hardware.device_slots import Slot
+    from robustbench_lab.hardware.machine import Machine
 
 
 def devices(json: Json = False) -> None:
@@ -17,8 +17,8 @@ def devices(json: Json = False) -> None:
     And the slots in which a run would use them by default.
     """
     from robustbench_lab.cli.output import print_json, say
-    from robustbench_lab.device_slots import make_slots
-    from robustbench_lab.machine import look_at_machine
+    from robustbench_lab.hardware.device_slots import make_slots
+    from robustbench_lab.hardware.machine import look_at_machine
 
     machine = look_at_machine()
     slots = make_slots([gpu.device for gpu in machine.gpus] or ["cpu"])

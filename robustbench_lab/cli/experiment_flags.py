@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 if TYPE_CHECKING:
-    from robustbench_lab.experiment_spec import ExperimentSpec
+    from robustbench_lab.planning.experiment_spec import ExperimentSpec
 
 WHAT, HOW, WHERE = "What to evaluate", "Budget and size", "Where and how"
 
@@ -92,7 +92,7 @@ def takes_experiment(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def spec_from(file: str | None, flags: dict[str, Any]) -> ExperimentSpec:
     """The experiment a file and flags describe; a flag that is given replaces the file's value."""
-    from robustbench_lab.experiment_spec import ExperimentSpec
+    from robustbench_lab.planning.experiment_spec import ExperimentSpec
 
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != []}
     return ExperimentSpec.from_file_and_flags(file, given)

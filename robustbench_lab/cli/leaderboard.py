@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_lab.cli.common_flags import Database, Definition, OnlyTasks, Plugins
-from robustbench_lab.garbage import no_garbage
+from robustbench_lab.hardware.garbage import no_garbage
 
 if TYPE_CHECKING:
     from robustbench_lab.catalog import Catalog
-    from robustbench_lab.leaderboard import Leaderboard
+    from robustbench_lab.ranking.leaderboard import Leaderboard
 
 
 def leaderboard(
@@ -35,9 +35,9 @@ def leaderboard(
     By the worst case over attacks per sample, with exact intervals; what they cannot tell apart shares a rank.
     """
     from robustbench_lab.catalog import Catalog
+    from robustbench_lab.catalog.plugin_loading import load_plugins
     from robustbench_lab.cli.output import console, results
     from robustbench_lab.cli.stored_results import stored_leaderboard
-    from robustbench_lab.plugin_loading import load_plugins
     from robustbench_lab.report.table import renderable
 
     catalog = Catalog.from_plugins(load_plugins(plugin or []))

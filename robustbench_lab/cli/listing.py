@@ -38,8 +38,8 @@ def list_components(
     With their plugin, version, tasks and norms.
     """
     from robustbench_lab.catalog import Catalog
+    from robustbench_lab.catalog.plugin_loading import load_plugins
     from robustbench_lab.cli.output import print_json
-    from robustbench_lab.plugin_loading import load_plugins
 
     entries = Catalog.from_plugins(load_plugins(plugin or [])).entries(kind.value.replace("-", "_"))
     rows = [row(entry) for entry in sorted(entries, key=lambda entry: entry.spec.name)]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from robustbench_lab.cli.cell_words import cell_name, result_text
 from robustbench_lab.cli.terminal_capture import TerminalCapture
 from robustbench_lab.contracts import MetricSpec
-from robustbench_lab.device_slots import Slot
-from robustbench_lab.gpus import Gpu, Nvml
+from robustbench_lab.hardware.device_slots import Slot
+from robustbench_lab.hardware.gpus import Gpu, Nvml
 from robustbench_lab.records import CellRecord, WorkUnit
 from robustbench_lab.report.formatting import printable
 from robustbench_lab.report.run_view import run_line, slot_lines
 from robustbench_lab.run_observer import RunObserver
-from robustbench_lab.run_tracker import RunTracker
+from robustbench_lab.tracking.run_tracker import RunTracker
 
 if TYPE_CHECKING:
     from rich.text import Text

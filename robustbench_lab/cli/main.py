@@ -143,7 +143,7 @@ def build_app() -> typer.Typer:
 
 def _add_plugin_commands(app: typer.Typer) -> None:
     from robustbench_lab.catalog import Catalog
-    from robustbench_lab.plugin_loading import load_plugins
+    from robustbench_lab.catalog.plugin_loading import load_plugins
 
     with redirect_stdout(sys.stderr):  # what a plugin prints while it is loaded is no result
         catalog = Catalog.from_plugins(load_plugins())

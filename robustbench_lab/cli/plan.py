@@ -7,9 +7,9 @@ from robustbench_lab.cli.experiment_flags import takes_experiment
 from robustbench_lab.cli.output import console, print_json, say
 
 if TYPE_CHECKING:
-    from robustbench_lab.experiment_spec import ExperimentSpec
+    from robustbench_lab.planning.experiment_spec import ExperimentSpec
+    from robustbench_lab.planning.run_plan import RunPlan
     from robustbench_lab.report.listing_table import ListingColumn
-    from robustbench_lab.run_plan import RunPlan
 
 
 @takes_experiment
@@ -19,8 +19,8 @@ def plan(
 ) -> None:
     """Show the cells of a run and what they cost. Evaluates nothing."""
     from robustbench_lab.pipeline import open_catalog
+    from robustbench_lab.planning.run_plan import make_plan
     from robustbench_lab.report.formatting import printable
-    from robustbench_lab.run_plan import make_plan
 
     made = make_plan(spec, open_catalog(spec.plugins))
     stored = _stored(spec, made)

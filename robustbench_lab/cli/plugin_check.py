@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robustbench_lab.component_syntax import Component
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.errors import RblError, UsageError, describe_error, did_you_mean
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def check_component(catalog: Catalog, entry: Entry) -> Checked:
 
 
 def _remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
+    from robustbench_lab.evaluation.workbench import module_of
     from robustbench_lab.testing import component_contracts as contracts
-    from robustbench_lab.workbench import module_of
 
     kind, task = entry.kind.name, _task(entry)
     made = catalog.resolve(kind, Component(entry.spec.name, _params(entry)), task=task)
@@ -183,9 +183,9 @@ def _attack_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
 def _model_remarks(catalog: Catalog, entry: Entry) -> Iterator[str]:
     import torch
 
-    from robustbench_lab.preflight import check_model
+    from robustbench_lab.evaluation.preflight import check_model
+    from robustbench_lab.evaluation.workbench import following, ready
     from robustbench_lab.records import Severity
-    from robustbench_lab.workbench import following, ready
 
     name = _task(entry)
     made = catalog.resolve("models", Component(entry.spec.name), task=name)

@@ -21,8 +21,8 @@ def list_plugins(
 ) -> None:
     """List plugins, what they bring and what is wrong with them."""
     from robustbench_lab.catalog import Catalog
+    from robustbench_lab.catalog.plugin_loading import load_plugins
     from robustbench_lab.cli.output import print_json
-    from robustbench_lab.plugin_loading import load_plugins
 
     rows = [_row(record) for record in Catalog.from_plugins(load_plugins(plugin or [])).plugins]
     if json:

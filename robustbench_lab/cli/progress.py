@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from robustbench_lab.cli.cell_words import cell_name, result_text
 from robustbench_lab.contracts import MetricSpec
-from robustbench_lab.device_slots import Slot
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import Cell, CellRecord, WorkUnit
 from robustbench_lab.report.formatting import count_text
 from robustbench_lab.run_observer import RunObserver
-from robustbench_lab.run_tracker import RunTracker
+from robustbench_lab.tracking.run_tracker import RunTracker
 
 
 def progress_observers(tracker: RunTracker, headline: Mapping[str, Sequence[MetricSpec]]) -> list[RunObserver]:

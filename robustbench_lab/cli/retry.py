@@ -11,7 +11,7 @@ import typer
 from robustbench_lab.cli.common_flags import Database, JsonInPlaceOfTable, NoLog, Plugins, Quiet, RunScripts
 
 if TYPE_CHECKING:
-    from robustbench_lab.experiment_spec import ExperimentSpec
+    from robustbench_lab.planning.experiment_spec import ExperimentSpec
     from robustbench_lab.result_store.run_board import Gap, RunBoard
 
 
@@ -36,8 +36,8 @@ def retry(
     """
     from robustbench_lab.cli.run import run_and_report
     from robustbench_lab.errors import UsageError
-    from robustbench_lab.experiment_spec import ExperimentSpec
     from robustbench_lab.pipeline import open_catalog
+    from robustbench_lab.planning.experiment_spec import ExperimentSpec
     from robustbench_lab.result_store import open_store
 
     if not (failed or cancelled):
@@ -84,9 +84,9 @@ def _check_plugins(run_id: str, used: list[str], given: list[str]) -> None:
 
 def _refuse_programs(run_id: str, spec: ExperimentSpec) -> None:
     """A database from elsewhere must not choose programs or a cluster; whoever has one can run anything on it."""
-    from robustbench_lab.adversaries import source_of
-    from robustbench_lab.cell_here import scripts
     from robustbench_lab.errors import UsageError
+    from robustbench_lab.planning.adversaries import source_of
+    from robustbench_lab.planning.cell_here import scripts
 
     address = spec.address or spec.executor.params.get("address")
     if address:

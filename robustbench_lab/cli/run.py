@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from robustbench_lab.catalog import Catalog
-    from robustbench_lab.experiment_spec import ExperimentSpec
     from robustbench_lab.pipeline import RunResult
+    from robustbench_lab.planning.experiment_spec import ExperimentSpec
 
 
 @takes_experiment
@@ -47,12 +47,12 @@ def run_and_report(
     """Run an experiment with progress on stderr and a log, print what came out, and return the exit code."""
     from robustbench_lab.cli.cell_words import headline_metrics
     from robustbench_lab.cli.progress import progress_observers
-    from robustbench_lab.host_memory import keep_freed_memory
+    from robustbench_lab.hardware.host_memory import keep_freed_memory
     from robustbench_lab.pipeline import run_experiment
     from robustbench_lab.report.json_documents import run_document
     from robustbench_lab.report.run_log import RunLog
     from robustbench_lab.result_store import logs_folder
-    from robustbench_lab.run_tracker import RunTracker
+    from robustbench_lab.tracking.run_tracker import RunTracker
 
     keep_freed_memory()
     tracker = RunTracker()

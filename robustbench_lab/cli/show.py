@@ -32,7 +32,7 @@ def show(
     """Show one result: definition, metrics, findings, provenance."""
     from robustbench_lab.cli.output import console, print_json
     from robustbench_lab.pipeline import open_catalog
-    from robustbench_lab.ranking import task_metrics
+    from robustbench_lab.ranking.stored_leaderboard import task_metrics
     from robustbench_lab.report.cell_pictures import PictureMaker
     from robustbench_lab.report.cell_view import renderable
     from robustbench_lab.report.json_documents import cell_document

@@ -11,7 +11,7 @@ from robustbench_lab.errors import StoreError
 
 if TYPE_CHECKING:
     from robustbench_lab.catalog import Catalog
-    from robustbench_lab.leaderboard import Leaderboard
+    from robustbench_lab.ranking.leaderboard import Leaderboard
 
 
 def stored_leaderboard(
@@ -27,8 +27,8 @@ def stored_leaderboard(
 
     rows_only: without records and outcomes, which takes a small part of the time.
     """
-    from robustbench_lab.leaderboard import LeaderboardDefinition
-    from robustbench_lab.ranking import rank, rank_kept, rank_store
+    from robustbench_lab.ranking.leaderboard import LeaderboardDefinition
+    from robustbench_lab.ranking.stored_leaderboard import rank, rank_kept, rank_store
     from robustbench_lab.result_store.quick_rows import quick_rows
 
     for task in tasks:

@@ -11,9 +11,9 @@ import typer
 from robustbench_lab.cli.common_flags import Database, Json, Plugins, RunScripts
 
 if TYPE_CHECKING:
+    from robustbench_lab.evaluation.workbench import Workbench
     from robustbench_lab.result_store import ResultStore
-    from robustbench_lab.verification import Verification
-    from robustbench_lab.workbench import Workbench
+    from robustbench_lab.trust.verification import Verification
 
 
 def verify(
@@ -35,14 +35,14 @@ def verify(
     import torch
 
     from robustbench_lab.cli.output import print_json, say
-    from robustbench_lab.devices import resolve_devices
+    from robustbench_lab.evaluation.workbench import Workbench
     from robustbench_lab.exit_codes import ExitCode
+    from robustbench_lab.hardware.devices import resolve_devices
     from robustbench_lab.pipeline import open_catalog
-    from robustbench_lab.ranking import forged_rows
-    from robustbench_lab.result_bundle import opened_bundle
+    from robustbench_lab.ranking.stored_leaderboard import forged_rows
     from robustbench_lab.result_store import open_store
-    from robustbench_lab.verification import Outcome
-    from robustbench_lab.workbench import Workbench
+    from robustbench_lab.trust.result_bundle import opened_bundle
+    from robustbench_lab.trust.verification import Outcome
 
     catalog = open_catalog(plugin or [])
     bench = Workbench(catalog, torch.device(resolve_devices([device])[0]))
@@ -73,9 +73,9 @@ def verify(
 def _verified(store: ResultStore, cell_id: str, bench: Workbench, *, run_scripts: bool) -> Verification:
     """A cell that cannot even be read differs, and costs no other cell."""
     from robustbench_lab.errors import StoreError, describe_error
-    from robustbench_lab.ranking import task_metrics
-    from robustbench_lab.verification import Outcome, Verification
-    from robustbench_lab.verification import verify as verify_cell
+    from robustbench_lab.ranking.stored_leaderboard import task_metrics
+    from robustbench_lab.trust.verification import Outcome, Verification
+    from robustbench_lab.trust.verification import verify as verify_cell
 
     try:
         (record,) = store.cells(ids=[cell_id])

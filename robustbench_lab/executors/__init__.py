@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from robustbench_lab.batch_memory import BatchMemory
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.device_slots import Slot, SlotRequest
 from robustbench_lab.errors import UsageError
-from robustbench_lab.evaluate_cell import EvaluationOptions
+from robustbench_lab.evaluation.evaluate_cell import EvaluationOptions
+from robustbench_lab.executors.batch_memory import BatchMemory
+from robustbench_lab.hardware.device_slots import Slot, SlotRequest
 from robustbench_lab.records import UnitRecord, WorkUnit
 from robustbench_lab.run_observer import RunObserver
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from robustbench_lab.device_slots import Slot
-from robustbench_lab.evaluate_cell import evaluate_unit
+from robustbench_lab.evaluation.evaluate_cell import evaluate_unit
+from robustbench_lab.evaluation.workbench import Workbench
 from robustbench_lab.executors import ExecutionContext, UnitQueue
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import UnitRecord, WorkUnit
 from robustbench_lab.run_observer import UnitProgress
-from robustbench_lab.workbench import Workbench
 
 PROGRESS_SECONDS = 0.1
 

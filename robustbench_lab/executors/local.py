@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from robustbench_lab.container_limits import cpu_quota
-from robustbench_lab.device_slots import Slot, cpu_cores
+from robustbench_lab.catalog.plugin_loading import PluginSource
 from robustbench_lab.errors import RblError
 from robustbench_lab.executors import ExecutionContext, UnitQueue, check_silence
 from robustbench_lab.executors.messages import Began, Ended, Progressed, Ready, Setup, Task, Unusable
 from robustbench_lab.executors.worker_process import CLOSING_SECONDS, Closed, WorkerProcess
-from robustbench_lab.plugin_loading import PluginSource
+from robustbench_lab.hardware.container_limits import cpu_quota
+from robustbench_lab.hardware.device_slots import Slot, cpu_cores
 from robustbench_lab.records import UnitRecord, WorkUnit, without_result
 from robustbench_lab.run_observer import UnitProgress
 

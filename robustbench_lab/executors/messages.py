@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import IO, Any
 
-from robustbench_lab.evaluate_cell import EvaluationOptions
+from robustbench_lab.evaluation.evaluate_cell import EvaluationOptions
 from robustbench_lab.records import UnitRecord, WorkUnit
 
 LENGTH = struct.Struct("!Q")

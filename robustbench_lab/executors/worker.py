@@ -18,8 +18,10 @@ from typing import IO, Any, NoReturn
 import torch
 
 from robustbench_lab.catalog import Catalog
+from robustbench_lab.catalog.plugin_loading import PluginSource, load_plugins
 from robustbench_lab.errors import RblError
-from robustbench_lab.evaluate_cell import evaluate_unit
+from robustbench_lab.evaluation.evaluate_cell import evaluate_unit
+from robustbench_lab.evaluation.workbench import Workbench
 from robustbench_lab.executors.messages import (
     Alive,
     Began,
@@ -32,10 +34,8 @@ from robustbench_lab.executors.messages import (
     read_message,
     write_message,
 )
-from robustbench_lab.host_memory import keep_freed_memory
-from robustbench_lab.plugin_loading import PluginSource, load_plugins
+from robustbench_lab.hardware.host_memory import keep_freed_memory
 from robustbench_lab.records import Status
-from robustbench_lab.workbench import Workbench
 
 ALIVE_SECONDS = 1.0
 PROGRESS_SECONDS = 0.25

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable
+from robustbench_lab.ranking.row_summary import VERDICTS, AttackResult, outcomes_of, version_name
 from robustbench_lab.records import CellRecord, Outcomes, Status, Verdict
 from robustbench_lab.report.breaking_budgets import breaking_budgets
-from robustbench_lab.row_summary import VERDICTS, AttackResult, outcomes_of, version_name
 from robustbench_lab.statistics import clopper_pearson, paired_bootstrap, percentile_interval, tied_ranks, wider
 from robustbench_lab.tasks.resampled_images import resampled_counts
 

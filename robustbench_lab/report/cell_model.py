@@ -16,8 +16,8 @@ def cell_model(record: CellRecord, catalog: Catalog, *, run_scripts: bool) -> nn
     """The cell's model with its defense, on the CPU. Raises OtherHereError where it is another one here."""
     import torch
 
-    from robustbench_lab.cell_here import cell_here
-    from robustbench_lab.workbench import Workbench
+    from robustbench_lab.evaluation.workbench import Workbench
+    from robustbench_lab.planning.cell_here import cell_here
 
     here = cell_here(record.cell, catalog, run_scripts=run_scripts)
     return Workbench(catalog, torch.device("cpu")).load(here.cell).defended_model

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustbench_lab.component_syntax import parse_component
+from robustbench_lab.catalog.component_syntax import parse_component
 from robustbench_lab.contracts import Bounds, Dataset
 from robustbench_lab.errors import describe_error
+from robustbench_lab.planning.run_plan import select_samples
 from robustbench_lab.records import CellRecord, Outcomes
 from robustbench_lab.report import forecast_windows, mask_overlays
 from robustbench_lab.report.cell_model import cell_model
@@ -22,7 +23,6 @@ from robustbench_lab.report.kept_pictures import kept_patches
 from robustbench_lab.report.side_by_side import Panel, side_by_side
 from robustbench_lab.report.window_drawing import window_svg
 from robustbench_lab.result_store.artifact_files import Artifact, artifact_problem
-from robustbench_lab.run_plan import select_samples
 
 if TYPE_CHECKING:
     from robustbench_lab.catalog import Catalog
@@ -169,7 +169,7 @@ def saved_inputs(
     """Positions with their adversarial inputs; no file is read that is not what was stored."""
     from safetensors import SafetensorError, safe_open
 
-    from robustbench_lab.evaluate_cell import ADVERSARIAL
+    from robustbench_lab.evaluation.evaluate_cell import ADVERSARIAL
 
     for artifact in artifacts:
         if problem := artifact_problem(folder, artifact):

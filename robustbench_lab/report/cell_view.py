@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robustbench_lab.leaderboard import NamedMetric
+from robustbench_lab.ranking.leaderboard import NamedMetric
 from robustbench_lab.records import CellRecord, Outcomes, Severity, Status
 from robustbench_lab.report import formatting as write
 from robustbench_lab.report.breaking_budgets import median_distance, robust_shares

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable
 from robustbench_lab.report.formatting import printable
 
 FORMULA = ("=", "+", "-", "@")

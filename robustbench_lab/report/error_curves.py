@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from robustbench_lab.leaderboard import LeaderboardTable
+from robustbench_lab.ranking.leaderboard import LeaderboardTable
 from robustbench_lab.report import formatting as write
 from robustbench_lab.report.page_figures import MOST_CURVES, SERIES, inline_svg, name_curves, page_figure
 from robustbench_lab.tasks.forecasting import exceeded

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
+from robustbench_lab.ranking.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
 from robustbench_lab.report import formatting as write
 from robustbench_lab.report.breaking_budgets import at_budget, breaking_budgets
 from robustbench_lab.report.page_figures import (

@@ -9,8 +9,8 @@ from fractions import Fraction
 from typing import Protocol
 
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
 from robustbench_lab.printable_text import printable as printable
+from robustbench_lab.ranking.leaderboard import LeaderboardRow, LeaderboardTable, NamedMetric
 from robustbench_lab.records import Finding
 
 ABSENT = "—"

@@ -10,8 +10,8 @@ from typing import Any
 
 from robustbench_lab import __version__
 from robustbench_lab.errors import UsageError
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric, group_by
-from robustbench_lab.leaderboard_rows import FLAG_MEANINGS
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric, group_by
+from robustbench_lab.ranking.leaderboard_rows import FLAG_MEANINGS
 from robustbench_lab.records import CellRecord, Status
 from robustbench_lab.report import attack_table, figures
 from robustbench_lab.report import formatting as write

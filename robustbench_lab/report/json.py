@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from robustbench_lab.leaderboard import Leaderboard
+from robustbench_lab.ranking.leaderboard import Leaderboard
 from robustbench_lab.report.json_documents import leaderboard_document
 
 

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, flag_codes
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, flag_codes
 from robustbench_lab.records import Cell, CellRecord, Finding, Outcomes, ResolvedComponent
 from robustbench_lab.report.attack_comparison import AttackTable, ComparedAttack
 from robustbench_lab.report.breaking_budgets import median_distance, robust_shares

@@ -9,7 +9,7 @@ from typing import Any
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.errors import StoreError
-from robustbench_lab.leaderboard import Leaderboard
+from robustbench_lab.ranking.leaderboard import Leaderboard
 from robustbench_lab.records import (
     Cell,
     CellRecord,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric
 from robustbench_lab.report import formatting as write
 
 _ESCAPES = str.maketrans(

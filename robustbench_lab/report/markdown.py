@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardTable
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardTable
 from robustbench_lab.report import formatting as write
 
 

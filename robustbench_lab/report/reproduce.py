@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from robustbench_lab.leaderboard import LeaderboardTable
+from robustbench_lab.ranking.leaderboard import LeaderboardTable
 from robustbench_lab.records import CellRecord
 from robustbench_lab.report.formatting import eps_text
 

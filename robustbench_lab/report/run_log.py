@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from robustbench_lab.device_slots import Slot
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import Cell, CellRecord, Finding, UnitRecord, WorkUnit
 from robustbench_lab.report.json_documents import SCHEMA_VERSION, plain_json
 from robustbench_lab.run_observer import RunObserver, UnitProgress
-from robustbench_lab.run_state import cell_labels
+from robustbench_lab.tracking.run_state import cell_labels
 
 PROGRESS_SECONDS = 30.0
 """Between two lines about one unit at least: a weekend on 8 GPUs takes some 10 MB."""

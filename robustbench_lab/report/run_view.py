@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustbench_lab.gpus import Gpu
+from robustbench_lab.hardware.gpus import Gpu
 from robustbench_lab.report.formatting import (
     ABSENT,
     count_text,

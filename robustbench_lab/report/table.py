@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardRow, LeaderboardTable, NamedMetric
 from robustbench_lab.records import Verdict
 from robustbench_lab.report import formatting as write
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from robustbench_lab.process_mark import ProcessMark
+from robustbench_lab.hardware.process_mark import ProcessMark
 from robustbench_lab.records import Status
 from robustbench_lab.result_store import schema
 from robustbench_lab.result_store.run_board import run_condition

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeVar
 from sqlalchemy import Connection, Engine
 
 from robustbench_lab.errors import StoreError, UsageError, did_you_mean
-from robustbench_lab.process_mark import ProcessMark
+from robustbench_lab.hardware.process_mark import ProcessMark
 from robustbench_lab.records import CellRecord, Status, UnitRecord
 from robustbench_lab.result_store import claims, reading, rows, writing
 from robustbench_lab.result_store.artifact_files import Artifact, remove_artifacts, write_artifacts

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustbench_lab.garbage import no_garbage
+from robustbench_lab.hardware.garbage import no_garbage
 from robustbench_lab.tasks.resampled_images import RESAMPLES, resampled_counts
 
 LARGE = 20_000

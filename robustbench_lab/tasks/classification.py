@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustbench_lab.contracts import Estimate, Measured
-from robustbench_lab.dataset_form import wrong_labels
+from robustbench_lab.evaluation.dataset_form import wrong_labels
 from robustbench_lab.records import Finding, Outcomes, Severity
 from robustbench_lab.statistics import clopper_pearson
 from robustbench_lab.tasks.worst_case import broken_by_any

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_lab.errors import SkipCell, UsageError, did_you_mean
-from robustbench_lab.model_queries import Assessment
+from robustbench_lab.passes.model_queries import Assessment
 from robustbench_lab.tasks.forecast_errors import Targets, observed, shares, weighted_sum
 from robustbench_lab.tasks.forecast_output import LEVELS, Forecast, Paths, centre, point, width
 

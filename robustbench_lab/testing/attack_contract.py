@@ -10,14 +10,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Access, ThreatModel
 from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.errors import describe_error
+from robustbench_lab.evaluation.attack_audit import audit_attack
+from robustbench_lab.evaluation.model_mark import run_attack
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.model_mark import run_attack
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.sample_trees import to_device
 from robustbench_lab.tasks.forecasting_objectives import Error

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Dataset, GradientKind
-from robustbench_lab.dataset_form import wrong_dataset, wrong_labels, wrong_samples
-from robustbench_lab.preflight import check_samples
+from robustbench_lab.evaluation.dataset_form import wrong_dataset, wrong_labels, wrong_samples
+from robustbench_lab.evaluation.preflight import check_samples
 from robustbench_lab.tasks.boxes import iou
 from robustbench_lab.tasks.class_masks import IGNORED
 from robustbench_lab.tasks.detector_output import DetectorOutput

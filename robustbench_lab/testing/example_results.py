@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from robustbench_lab.contracts import Access
-from robustbench_lab.leaderboard import (
+from robustbench_lab.ranking.leaderboard import (
     AttackTraits,
     Leaderboard,
     LeaderboardDefinition,

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.component_syntax import Component
-from robustbench_lab.device_slots import Slot, SlotRequest, make_slots
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.errors import describe_error
-from robustbench_lab.evaluate_cell import EvaluationOptions, evaluate_unit
+from robustbench_lab.evaluation.evaluate_cell import EvaluationOptions, evaluate_unit
+from robustbench_lab.evaluation.workbench import Workbench
 from robustbench_lab.executors import ExecutionContext, Executor, FindsSlots
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.hardware.device_slots import Slot, SlotRequest, make_slots
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import make_plan
 from robustbench_lab.records import Status, UnitRecord, WorkUnit
 from robustbench_lab.run_observer import RunObserver
-from robustbench_lab.run_plan import make_plan
-from robustbench_lab.workbench import Workbench
 
 SAMPLES, UNITS = 24, 3
 SLOTS = 2

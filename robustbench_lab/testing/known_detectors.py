@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.detection import Detection
 from robustbench_lab.tasks.detector_output import DetectorOutput

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 
 SHAPE = (1, 5, 5)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.segmentation import Segmentation
 from robustbench_lab.tasks.segmentation_objectives import Untargeted

@@ -10,8 +10,8 @@ import numpy as np
 
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.errors import PluginError, describe_error
-from robustbench_lab.leaderboard import Leaderboard
-from robustbench_lab.metric_values import checked_estimate
+from robustbench_lab.evaluation.metric_values import checked_estimate
+from robustbench_lab.ranking.leaderboard import Leaderboard
 from robustbench_lab.records import Outcomes
 from robustbench_lab.testing.example_results import example_leaderboard, example_records
 

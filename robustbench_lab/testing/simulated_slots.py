@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from robustbench_lab.device_slots import Slot
 from robustbench_lab.executors import UnitQueue
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import Status, UnitRecord, WorkUnit
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.component_syntax import Component
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.contracts import Task
-from robustbench_lab.evaluate_cell import EvaluationOptions, evaluate_unit, join_outcomes
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.leaderboard import NamedMetric
-from robustbench_lab.ranking import task_metrics
+from robustbench_lab.evaluation.evaluate_cell import EvaluationOptions, evaluate_unit, join_outcomes
+from robustbench_lab.evaluation.workbench import Workbench
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import make_plan
+from robustbench_lab.ranking.leaderboard import NamedMetric
+from robustbench_lab.ranking.stored_leaderboard import task_metrics
 from robustbench_lab.records import Cell, Outcomes, Status, WorkUnit
-from robustbench_lab.run_plan import make_plan
-from robustbench_lab.workbench import Workbench
 
 SAMPLES, CUT = 12, 5
 """How many samples are attacked, and where they are cut into two work units."""

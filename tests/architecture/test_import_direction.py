@@ -35,7 +35,7 @@ STAGES = {
     "row_summary": 6,
     "row_summary_json": 6,
     "published_figures": 6,
-    "ranking": 7,
+    "stored_leaderboard": 7,
     "report": 7,
     "pipeline": 8,
     "api": 9,
@@ -113,7 +113,7 @@ def test_listing_everything_imports_nothing_heavy() -> None:
         "import sys\n"
         "from robustbench_lab.cli.main import build_app\n"
         "from robustbench_lab.catalog import Catalog\n"
-        "from robustbench_lab.plugin_loading import load_plugins\n"
+        "from robustbench_lab.catalog.plugin_loading import load_plugins\n"
         "build_app()\n"
         "catalog = Catalog.from_plugins(load_plugins())\n"
         "assert len(catalog.entries('attacks')) > 3\n"

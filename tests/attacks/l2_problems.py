@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import L2
 

@@ -19,7 +19,7 @@ from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.errors import SkipCell, UsageError
 from robustbench_lab.objectives import Targeted, Untargeted, targeted_difference_of_logits_ratio
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 

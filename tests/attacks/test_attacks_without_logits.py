@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robustbench_lab.attack_audit import Audit, audit_attack
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.component_syntax import Component
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.contracts import AttackSpec, Bounds, ThreatModel
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.evaluation.attack_audit import Audit, audit_attack
 from robustbench_lab.pipeline import open_catalog
-from robustbench_lab.problem_setting import ProblemSetting
-from robustbench_lab.run_plan import make_plan
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import make_plan
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.tasks.detection_objectives import Untargeted
 from robustbench_lab.tasks.forecasting_objectives import Error, Up
 from robustbench_lab.testing.known_detectors import grid_setting

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from rbl_attacks.ensembles import autoattack as module
 from rbl_attacks.ensembles.autoattack import autoattack
-from robustbench_lab.attack_checkpoint import AttackCheckpoint
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.objectives import Targeted, Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.attack_checkpoint import AttackCheckpoint
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding, Severity
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import L1, L2, Linf

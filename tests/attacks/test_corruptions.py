@@ -15,12 +15,12 @@ from rbl_attacks.natural.corruption_kinds import KINDS, corrupted
 from rbl_attacks.natural.corruption_kinds.filters import zoomed
 from rbl_attacks.natural.corruption_kinds.plasma import plasma
 from rbl_attacks.natural.corruptions import Kind, corruptions
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import SkipCell
+from robustbench_lab.evaluation.attack_audit import audit_attack
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.natural import Corruption
 

@@ -20,7 +20,7 @@ from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.objectives import Targeted, Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 

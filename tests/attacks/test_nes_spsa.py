@@ -17,7 +17,7 @@ from rbl_attacks.score_based.spsa import spsa
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.objectives import Targeted, Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.testing.known_models import HalfSpace, half_space_setting
 from robustbench_lab.threat_models.norm_balls import L1, L2, Linf

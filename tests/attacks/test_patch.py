@@ -18,14 +18,14 @@ from rbl_attacks.fixed_budget.patch_pgd import patch_pgd
 from rbl_attacks.score_based.noise import noise
 from rbl_attacks.universal.adversarial_patch import adversarial_patch
 from rbl_attacks.universal.patch_places import Placing, windows_of
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.component_syntax import parse_component
+from robustbench_lab.catalog.component_syntax import parse_component
 from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.errors import SkipCell, UsageError
+from robustbench_lab.evaluation.attack_audit import audit_attack
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.pipeline import open_catalog
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.classification import Classification
 from robustbench_lab.testing.known_models import HalfSpace

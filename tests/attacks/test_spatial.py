@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from rbl_attacks.natural.spatial import spatial
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.errors import SkipCell
+from robustbench_lab.evaluation.attack_audit import audit_attack
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.natural import Spatial
 from robustbench_lab.threat_models.norm_balls import Linf

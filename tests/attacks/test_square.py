@@ -19,7 +19,7 @@ from rbl_reference.digits_cnn import digits_cnn_at
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
 from robustbench_lab.objectives import Targeted, Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.testing.known_models import HalfSpace, half_space_setting
 from robustbench_lab.threat_models.norm_balls import L1, L2, Linf

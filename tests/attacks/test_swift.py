@@ -23,10 +23,10 @@ from rbl_reference.digits import Digits
 from rbl_reference.digits_cnn import digits_cnn_at
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
-from robustbench_lab.model_queries import Probe
 from robustbench_lab.objectives import Targeted, Untargeted
-from robustbench_lab.prediction import predict_in_batches
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.passes.model_queries import Probe
+from robustbench_lab.passes.prediction import predict_in_batches
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.records import Severity
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import L1, L2, Linf

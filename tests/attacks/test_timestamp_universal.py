@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from rbl_attacks.fixed_budget.pgd import pgd
 from rbl_attacks.universal.timestamp_universal import timestamp_universal
 from robustbench_lab.api import evaluate
-from robustbench_lab.attack_audit import audit_attack, audit_candidates
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import ThreatModel
 from robustbench_lab.errors import SkipCell
+from robustbench_lab.evaluation.attack_audit import audit_attack, audit_candidates
 from robustbench_lab.plugin_tools.observed_series import Channels, ObservedSeries
 from robustbench_lab.plugin_tools.series_windows import SeriesWindows, WindowShape
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.forecasting import Forecasting
 from robustbench_lab.tasks.forecasting_objectives import Up

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from rbl_attacks.score_based.noise import noise
 from rbl_attacks.universal.universal import universal
-from robustbench_lab import cutting, hookimpl
-from robustbench_lab.attack_audit import audit_attack
+from robustbench_lab import hookimpl
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import AttackSpec, Bounds, ThreatModel
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.evaluation.attack_audit import audit_attack
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.pipeline import open_catalog, run_experiment
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
+from robustbench_lab.scheduling import cutting
 from robustbench_lab.tasks.classification import Classification
 from robustbench_lab.threat_models.norm_balls import L2, Linf
 
@@ -172,7 +173,7 @@ def test_a_model_without_a_useful_answer_is_survived(value: float) -> None:
 @pytest.fixture(scope="module")
 def digits() -> ProblemSetting:
     catalog = open_catalog()
-    from robustbench_lab.component_syntax import parse_component
+    from robustbench_lab.catalog.component_syntax import parse_component
 
     model = catalog.build("models", catalog.resolve("models", parse_component("digits-cnn")))
     samples = catalog.build("datasets", catalog.resolve("datasets", parse_component("digits"))).load(range(200))

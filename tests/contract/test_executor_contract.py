@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.device_slots import Slot
+from robustbench_lab.catalog.plugin_loading import load_plugins
 from robustbench_lab.executors import ExecutionContext, Executor, UnitQueue
 from robustbench_lab.executors.inline import InlineExecutor
 from robustbench_lab.executors.local import LocalExecutor
-from robustbench_lab.plugin_loading import load_plugins
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import UnitRecord
 from robustbench_lab.testing.executor_contract import check_executor
 

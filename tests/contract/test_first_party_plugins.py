@@ -11,9 +11,9 @@ import torch
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.catalog.entry import Entry
+from robustbench_lab.catalog.plugin_loading import load_plugins
 from robustbench_lab.cli.plugin_check import CHECKED, check_component
 from robustbench_lab.contracts import Bounds, GradientKind, Samples
-from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.testing.attack_contract import check_attack
 from robustbench_lab.testing.component_contracts import check_dataset, check_defense
 from robustbench_lab.testing.known_models import HalfSpace

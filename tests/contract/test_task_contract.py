@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from robustbench_lab.catalog import Catalog
+from robustbench_lab.catalog.plugin_loading import load_plugins
 from robustbench_lab.cli.plugin_check import check_plugin
-from robustbench_lab.plugin_loading import load_plugins
 from robustbench_lab.testing.task_contract import check_task
 
 PLUGIN = '''

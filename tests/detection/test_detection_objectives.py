@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.evaluation.attack_audit import audit_attack
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.tasks.detection_measures import Matches, Scene
 from robustbench_lab.tasks.detection_objectives import (
     Dag,

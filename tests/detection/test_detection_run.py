@@ -16,9 +16,9 @@ from robustbench_lab import evaluate
 from robustbench_lab.api import Evaluation
 from robustbench_lab.cli.show import show
 from robustbench_lab.errors import UsageError
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.leaderboard import LeaderboardDefinition
 from robustbench_lab.pipeline import open_catalog, rank, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.ranking.leaderboard import LeaderboardDefinition
 from robustbench_lab.records import CellRecord, Verdict
 from robustbench_lab.report import csv, jsonl, latex, markdown, table
 from robustbench_lab.report.formatting import brief_metrics, metric_title

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Objective
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.evaluate_cell import join_outcomes
-from robustbench_lab.metric_values import checked_estimate
+from robustbench_lab.evaluation.attack_audit import audit_attack
+from robustbench_lab.evaluation.evaluate_cell import join_outcomes
+from robustbench_lab.evaluation.metric_values import checked_estimate
 from robustbench_lab.pipeline import open_catalog
-from robustbench_lab.ranking import task_metrics
+from robustbench_lab.ranking.stored_leaderboard import task_metrics
 from robustbench_lab.records import Outcomes, Severity
 from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes
 from robustbench_lab.tasks import detection

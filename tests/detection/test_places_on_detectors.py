@@ -21,11 +21,11 @@ from rbl_attacks.universal.printable import LEVELS, non_printability, total_vari
 from rbl_attacks.universal.universal import universal
 from rbl_defenses.gaussian_noise import gaussian_noise
 from rbl_defenses.resize_pad import resize_pad
-from robustbench_lab.attack_audit import Audit, audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Objective, ThreatModel
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.evaluation.attack_audit import Audit, audit_attack
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.detection import Detection
 from robustbench_lab.tasks.detection_objectives import Untargeted, Vanish

@@ -21,10 +21,10 @@ from robustbench_lab import hookspecs, records
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog import Catalog, Entry
 from robustbench_lab.exit_codes import ExitCode
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.leaderboard_definition import LeaderboardDefinition
-from robustbench_lab.leaderboard_rows import FLAG_MEANINGS
 from robustbench_lab.pipeline import open_catalog
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.ranking.leaderboard_definition import LeaderboardDefinition
+from robustbench_lab.ranking.leaderboard_rows import FLAG_MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

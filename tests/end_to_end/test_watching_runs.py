@@ -26,10 +26,10 @@ from jsonschema import Draft202012Validator
 from robustbench_lab.cli.devices import devices
 from robustbench_lab.cli.retry import retry
 from robustbench_lab.errors import NothingStoredError, UsageError
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import make_plan
 from robustbench_lab.result_store import RunNotice, open_store
-from robustbench_lab.run_plan import make_plan
 
 RBL = str(Path(sysconfig.get_path("scripts")) / "rbl")
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"

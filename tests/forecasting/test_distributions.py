@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustbench_lab import evaluate
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
+from robustbench_lab.evaluation.attack_audit import audit_attack
 from robustbench_lab.records import Outcomes, Status
 from robustbench_lab.tasks import forecasting
 from robustbench_lab.tasks.forecast_errors import coverage, crps, errors, mae

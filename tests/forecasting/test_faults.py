@@ -11,10 +11,10 @@ from torch import Tensor
 
 from rbl_attacks.natural.fault_kinds import KINDS, with_fault
 from rbl_attacks.natural.faults import Kind, faults
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import SkipCell, UsageError
+from robustbench_lab.evaluation.attack_audit import audit_attack
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.forecasting_objectives import Error
 from robustbench_lab.testing.known_forecasters import forecast_setting

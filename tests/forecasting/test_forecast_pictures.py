@@ -18,8 +18,9 @@ from robustbench_lab.api import evaluate
 from robustbench_lab.cli.report import report
 from robustbench_lab.cli.show import show
 from robustbench_lab.cli.stored_results import stored_leaderboard
+from robustbench_lab.evaluation.workbench import Workbench
 from robustbench_lab.pipeline import open_catalog
-from robustbench_lab.ranking import task_metrics
+from robustbench_lab.ranking.stored_leaderboard import task_metrics
 from robustbench_lab.records import CellRecord, Outcomes
 from robustbench_lab.report.cell_model import cell_model
 from robustbench_lab.report.cell_pictures import CellPictures, PictureMaker, saved_inputs
@@ -30,8 +31,7 @@ from robustbench_lab.result_store import Artifact, open_store
 from robustbench_lab.tasks.forecast_errors import errors
 from robustbench_lab.tasks.forecasting import exceeded
 from robustbench_lab.testing.example_results import example_leaderboard, example_result
-from robustbench_lab.verification import Outcome, verify
-from robustbench_lab.workbench import Workbench
+from robustbench_lab.trust.verification import Outcome, verify
 
 L, H = 12, 4
 MODEL = """

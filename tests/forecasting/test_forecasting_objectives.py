@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from robustbench_lab.attack_audit import Audit, audit_attack
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.component_syntax import Component
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.errors import UsageError
+from robustbench_lab.evaluation.attack_audit import Audit, audit_attack
 from robustbench_lab.pipeline import open_catalog
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.tasks.forecasting_objectives import Down, Error, ForecastObjective, Target, Up
 from robustbench_lab.testing.known_forecasters import LinearForecaster, forecast_setting
 from robustbench_lab.threat_models.series import Series

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustbench_lab import evaluate
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import UsageError
-from robustbench_lab.leaderboard_definition import LeaderboardDefinition
+from robustbench_lab.evaluation.attack_audit import audit_attack
 from robustbench_lab.pipeline import open_catalog
-from robustbench_lab.ranking import rank
+from robustbench_lab.ranking.leaderboard_definition import LeaderboardDefinition
+from robustbench_lab.ranking.stored_leaderboard import rank
 from robustbench_lab.records import Outcomes, Severity
 from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes
 from robustbench_lab.tasks import forecasting

@@ -18,7 +18,7 @@ from rbl_defenses.series.kalman import kalman
 from rbl_defenses.series.median_filter import median_filter
 from rbl_defenses.series.moving_average import moving_average
 from rbl_defenses.series.smoothing import certified_interval, smoothing
-from robustbench_lab.component_syntax import Component
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.errors import UsageError
 from robustbench_lab.pipeline import open_catalog
 from robustbench_lab.testing.component_contracts import check_forecaster_defense

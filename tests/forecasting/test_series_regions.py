@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import Tensor
 
-from robustbench_lab.attack_audit import Audit, audit_attack
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.component_syntax import Component
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.contracts import Bounds
 from robustbench_lab.errors import SkipCell, UsageError
+from robustbench_lab.evaluation.attack_audit import Audit, audit_attack
 from robustbench_lab.pipeline import open_catalog
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.forecasting_objectives import Up
 from robustbench_lab.testing.known_forecasters import LinearForecaster, forecast_setting

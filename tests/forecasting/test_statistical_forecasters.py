@@ -21,8 +21,8 @@ from rbl_statistical.theta_forecaster import theta
 from robustbench_lab.api import evaluate
 from robustbench_lab.contracts import Samples
 from robustbench_lab.errors import UsageError
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.plugin_tools.series_channels import AnyHorizon, SeriesChannels, Univariate
 from robustbench_lab.records import Status
 from robustbench_lab.tasks.forecast_output import LEVELS, Quantiles

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_lab.evaluate_cell import EvaluationOptions, evaluate_unit
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.evaluation.evaluate_cell import EvaluationOptions, evaluate_unit
+from robustbench_lab.evaluation.workbench import Workbench
 from robustbench_lab.pipeline import open_catalog
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import make_plan
 from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
-from robustbench_lab.run_plan import make_plan
 from robustbench_lab.testing.simulated_gpu import RefusedByGpuError, simulated_gpu
-from robustbench_lab.workbench import Workbench
 
 CATALOG = open_catalog()
 BENCHES: dict[torch.device, Workbench] = {}

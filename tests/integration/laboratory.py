@@ -21,9 +21,9 @@ from robustbench_lab import hookimpl
 from robustbench_lab.api import InMemoryDataset
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import AttackSpec, DatasetSpec, DefenseSpec, ModelSpec
-from robustbench_lab.device_slots import Slot
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.records import Cell, CellRecord, Outcomes, WorkUnit
 from robustbench_lab.run_observer import RunObserver
 from robustbench_lab.testing.known_models import SHAPE, HalfSpace

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import robustbench_lab
 from robustbench_lab.api import model_fingerprint
 from robustbench_lab.errors import RblError, UsageError
+from robustbench_lab.evaluation.workbench import ready
 from robustbench_lab.records import Status
-from robustbench_lab.workbench import ready
 
 EPS = 0.05
 

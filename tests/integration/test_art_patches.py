@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from rbl_attacks.universal.adversarial_patch import adversarial_patch
 from rbl_reference.scene_fcos import scene_fcos
 from rbl_reference.scenes import SIZE, DigitScenes
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.evaluation.attack_audit import audit_attack
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.detection import Detection, robust_map50
 from robustbench_lab.tasks.detection_objectives import Untargeted

@@ -17,8 +17,8 @@ from rbl_onnx.onnx_model import onnx_model
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Samples
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.pass_counter import PassCounter
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.passes.pass_counter import PassCounter
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import Linf
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from robustbench_lab.exit_codes import ExitCode
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.records import CellRecord, Status
 from robustbench_lab.result_store import open_store
 

@@ -12,7 +12,7 @@ from typing import Self
 import pytest
 
 from robustbench_lab.errors import StoreError
-from robustbench_lab.process_mark import ProcessMark
+from robustbench_lab.hardware.process_mark import ProcessMark
 from robustbench_lab.records import Status
 from robustbench_lab.result_store import ResultStore, open_store, rows, run_board
 from robustbench_lab.result_store.claims import Claim

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from robustbench_lab.errors import StoreError
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
-from robustbench_lab.ranking import task_metrics
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.ranking.stored_leaderboard import task_metrics
 from robustbench_lab.records import CellRecord
 from robustbench_lab.report.jsonl import read_lines, result_line
 

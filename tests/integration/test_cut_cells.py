@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustbench_lab import cutting
-from robustbench_lab.component_syntax import Component
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.records import CellRecord
+from robustbench_lab.scheduling import cutting
 
 CATALOG = open_catalog()
 BUDGETS = {"linf": 0.1, "l2": 1.0, "l1": 5.0, "l0": 5.0, "patch": 0.1, "spatial": 1.0, "corruption": 3.0}

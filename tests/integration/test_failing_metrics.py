@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import Estimate, MetricSpec
 from robustbench_lab.errors import StoreError
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.leaderboard import LeaderboardDefinition
-from robustbench_lab.metric_values import measure
+from robustbench_lab.evaluation.metric_values import measure
 from robustbench_lab.pipeline import open_catalog, run_experiment
-from robustbench_lab.ranking import rank_store
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.ranking.leaderboard import LeaderboardDefinition
+from robustbench_lab.ranking.stored_leaderboard import rank_store
 from robustbench_lab.records import Outcomes, Severity
 from robustbench_lab.result_store import ResultStore, open_store
 from robustbench_lab.testing.example_results import example_result

@@ -12,8 +12,8 @@ import pytest
 from robustbench_lab import hookimpl
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import AttackSpec
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.records import Status
 
 lab = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("laboratory.py"))))

@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from robustbench_lab import cutting, hookimpl
-from robustbench_lab.device_slots import Slot
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab import hookimpl
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.records import CellRecord, Status, WorkUnit
 from robustbench_lab.result_store import open_store
 from robustbench_lab.run_observer import RunObserver
+from robustbench_lab.scheduling import cutting
 
 lab = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("laboratory.py"))))
 

@@ -14,19 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robustbench_lab import ranking
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.comparable_cells import subject_of
 from robustbench_lab.errors import UsageError
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardDefinition
-from robustbench_lab.leaderboard_rows import build_row
 from robustbench_lab.pipeline import open_catalog, run_experiment
-from robustbench_lab.ranking import forged_rows, rank, rank_store
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.ranking import stored_leaderboard as ranking
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardDefinition
+from robustbench_lab.ranking.leaderboard_rows import build_row
+from robustbench_lab.ranking.row_summary import RowRules, summarise
+from robustbench_lab.ranking.row_summary_json import summary_from_json, summary_to_json
+from robustbench_lab.ranking.stored_leaderboard import forged_rows, rank, rank_store
 from robustbench_lab.records import CellRecord, Finding, Severity, Status, Verdict
 from robustbench_lab.result_store import KeptRow, ResultStore, open_store
-from robustbench_lab.row_summary import RowRules, summarise
-from robustbench_lab.row_summary_json import summary_from_json, summary_to_json
 from robustbench_lab.tasks.classification import Classification
 from robustbench_lab.testing.example_results import (
     ATTACK_TRAITS,

@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robustbench_lab import cutting, evaluate
-from robustbench_lab.device_slots import Slot
+from robustbench_lab import evaluate
 from robustbench_lab.errors import RblError, UsageError
-from robustbench_lab.executor_choice import choose_executor
 from robustbench_lab.executors.local import core_sets
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import RunPlan
 from robustbench_lab.records import CellRecord, Status, UnitRecord, WorkUnit
 from robustbench_lab.run_observer import RunObserver, UnitProgress
-from robustbench_lab.run_plan import RunPlan
+from robustbench_lab.scheduling import cutting
+from robustbench_lab.scheduling.executor_choice import choose_executor
 from robustbench_lab.testing.known_models import HalfSpace
 
 PLUGIN = str(Path(__file__).with_name("worker_plugin.py"))
@@ -225,7 +226,7 @@ def test_a_silence_after_which_every_worker_would_count_as_hung_is_refused(execu
 
 SCRIPT = """
 import sys
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
 catalog = open_catalog([{plugin!r}])
 spec = ExperimentSpec.from_flags(

@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robustbench_lab import hookimpl, scheduler
-from robustbench_lab.attack_checkpoint import checkpoint_path
+from robustbench_lab import hookimpl
 from robustbench_lab.contracts import ExecutorSpec
-from robustbench_lab.device_slots import Slot, SlotRequest
 from robustbench_lab.executors import ExecutionContext, UnitQueue
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.pass_watch import PassWatch
+from robustbench_lab.hardware.device_slots import Slot, SlotRequest
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import make_plan
+from robustbench_lab.problem_parts.attack_checkpoint import checkpoint_path
 from robustbench_lab.records import Outcomes, UnitRecord, WorkUnit
 from robustbench_lab.result_store import checkpoints_folder
 from robustbench_lab.run_observer import UnitProgress
-from robustbench_lab.run_plan import make_plan
+from robustbench_lab.scheduling import scheduler
+from robustbench_lab.scheduling.pass_watch import PassWatch
 from robustbench_lab.testing.simulated_slots import FakeClock, simulated_record
 
 SAMPLES = 297

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robustbench_lab import cutting
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.records import Status, UnitRecord
 from robustbench_lab.run_observer import RunObserver
+from robustbench_lab.scheduling import cutting
 
 PLAN: dict[str, Any] = {
     "models": ["digits-cnn-at"],

@@ -16,12 +16,13 @@ from PIL import Image
 from safetensors.torch import save
 
 from robustbench_lab.catalog import Catalog
+from robustbench_lab.catalog.component_syntax import parse_component
+from robustbench_lab.catalog.plugin_loading import load_plugins
 from robustbench_lab.cli.report import report
 from robustbench_lab.cli.show import show
-from robustbench_lab.component_syntax import parse_component
 from robustbench_lab.errors import UsageError
-from robustbench_lab.evaluate_cell import ADVERSARIAL
-from robustbench_lab.plugin_loading import load_plugins
+from robustbench_lab.evaluation.evaluate_cell import ADVERSARIAL
+from robustbench_lab.planning.run_plan import select_samples
 from robustbench_lab.records import CellRecord, Outcomes
 from robustbench_lab.report import report_pictures
 from robustbench_lab.report.cell_pictures import CellPictures, PictureMaker
@@ -31,7 +32,6 @@ from robustbench_lab.report.report_pictures import MOST_CELLS, ReportPictures
 from robustbench_lab.report.side_by_side import GAP, LINE, SIDE, Colour, Mark, Panel, side_by_side
 from robustbench_lab.result_store import Artifact, open_store
 from robustbench_lab.result_store.artifact_files import write_artifacts
-from robustbench_lab.run_plan import select_samples
 from robustbench_lab.testing.example_results import example_leaderboard, example_result
 
 CATALOG = Catalog.from_plugins(load_plugins())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_lab.attack_audit import RANDOMIZED_PASSES
+from robustbench_lab.evaluation.attack_audit import RANDOMIZED_PASSES
 from robustbench_lab.records import Severity, Status, Verdict
 from robustbench_lab.result_store import open_store
 

@@ -12,9 +12,9 @@ import pytest
 
 from robustbench_lab.cli.stored_results import stored_leaderboard
 from robustbench_lab.errors import StoreError
-from robustbench_lab.leaderboard import LeaderboardDefinition
 from robustbench_lab.pipeline import open_catalog
-from robustbench_lab.ranking import rank_kept, rank_store
+from robustbench_lab.ranking.leaderboard import LeaderboardDefinition
+from robustbench_lab.ranking.stored_leaderboard import rank_kept, rank_store
 from robustbench_lab.report.table import render
 from robustbench_lab.result_store import open_store
 from robustbench_lab.result_store.quick_rows import quick_rows

@@ -23,15 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbl_ray.cluster_slots import Node, cluster_slots
-from robustbench_lab import cutting
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.device_slots import Slot, SlotRequest
 from robustbench_lab.errors import RblError, UsageError
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.hardware.device_slots import Slot, SlotRequest
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.records import Status, UnitRecord, WorkUnit
 from robustbench_lab.result_store import open_store
 from robustbench_lab.run_observer import RunObserver, UnitProgress
+from robustbench_lab.scheduling import cutting
 
 NO_RAY = 'Ray is not installed: pip install "robustbench-lab[ray]"'
 PLUGIN = Path(__file__).with_name("worker_plugin.py")

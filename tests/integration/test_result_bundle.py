@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from robustbench_lab.errors import RblError, StoreError, UsageError
-from robustbench_lab.result_bundle import MANIFEST, SIGNATURE, opened_bundle, write_bundle
 from robustbench_lab.result_store import open_store
+from robustbench_lab.trust.result_bundle import MANIFEST, SIGNATURE, opened_bundle, write_bundle
 
 examples = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("example_results.py"))))
 needs_ssh = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")

@@ -277,7 +277,7 @@ def test_random_weights_are_used_only_when_asked_for_and_are_the_same_every_time
 
 
 def test_the_weights_are_part_of_the_identity_and_their_place_is_not(tmp_path: Path) -> None:
-    from robustbench_lab.component_syntax import parse_component
+    from robustbench_lab.catalog.component_syntax import parse_component
 
     for name, contents in (("one", b"1"), ("same", b"1"), ("other", b"2")):
         (tmp_path / name).write_bytes(contents)

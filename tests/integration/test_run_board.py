@@ -11,9 +11,9 @@ import pytest
 from robustbench_lab.errors import StoreError, UsageError
 from robustbench_lab.records import CANCELLED, Status
 from robustbench_lab.result_store import ResultStore, RunBoard, open_store, run_board
-from robustbench_lab.run_heartbeat import Heartbeat
-from robustbench_lab.run_tracker import RunTracker
 from robustbench_lab.testing.example_results import example_cell, example_gap, example_result
+from robustbench_lab.tracking.run_heartbeat import Heartbeat
+from robustbench_lab.tracking.run_tracker import RunTracker
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ class Asked:
 def test_a_request_is_answered_once_the_run_knows_its_cells(
     store: ResultStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robustbench_lab.run_heartbeat.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("robustbench_lab.tracking.run_heartbeat.BEAT_SECONDS", 0.01)
     run_id, asked = begin(store), Asked()
     request = store.board.request_cancellation(run_id, "c0ffee")
     with Heartbeat(store.board, run_id, RunTracker(), asked):

@@ -21,10 +21,10 @@ from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import AttackSpec, DatasetSpec, DefenseSpec, ExecutorSpec, ModelSpec, TaskSpec
 from robustbench_lab.errors import RblError
 from robustbench_lab.exit_codes import ExitCode
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import RunPlan, make_plan
 from robustbench_lab.plugin_tools.image_arrays import image_arrays
-from robustbench_lab.run_plan import RunPlan, make_plan
 from robustbench_lab.tasks.classification import Classification
 
 SAMPLES = 6

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from robustbench_lab import cutting, pipeline
+from robustbench_lab import pipeline
 from robustbench_lab.cli.run import run_and_report
-from robustbench_lab.device_slots import Slot
 from robustbench_lab.exit_codes import ExitCode
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.hardware.device_slots import Slot
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.records import WorkUnit
 from robustbench_lab.run_observer import RunObserver
+from robustbench_lab.scheduling import cutting
 
 lab = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("laboratory.py"))))
 ADVICE = "the same command goes on from there (Ctrl-C pressed only once lets what runs finish)"

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from robustbench_lab import cutting
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import make_plan
 from robustbench_lab.records import Cell, CellRecord, UnitRecord, WorkUnit
 from robustbench_lab.result_store import ResultStore, open_store
 from robustbench_lab.run_observer import RunObserver
-from robustbench_lab.run_plan import make_plan
+from robustbench_lab.scheduling import cutting
 
 lab = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("laboratory.py"))))
 

@@ -29,8 +29,8 @@ from robustbench_lab.contracts import (
 )
 from robustbench_lab.errors import RblError
 from robustbench_lab.executors.inline import InlineExecutor
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import RunResult, open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.records import CellRecord, Outcomes, Status, UnitRecord
 from robustbench_lab.run_observer import RunObserver
 

@@ -13,11 +13,11 @@ from torchvision.ops import FrozenBatchNorm2d
 from rbl_torchvision.resizing import network_input
 from rbl_torchvision.torchvision_detector import torchvision_detector
 from robustbench_lab.errors import UsageError
-from robustbench_lab.folded_norms import with_folded_norms
+from robustbench_lab.evaluation.workbench import ready
+from robustbench_lab.passes.folded_norms import with_folded_norms
 from robustbench_lab.plugin_tools.class_numbers import ClassNumbers
 from robustbench_lab.tasks.detector_output import DetectorOutput, padded
 from robustbench_lab.testing.detector_contract import check_detector
-from robustbench_lab.workbench import ready
 
 SSDLITE = "ssdlite320_mobilenet_v3_large"
 FASTER = "fasterrcnn_mobilenet_v3_large_320_fpn"

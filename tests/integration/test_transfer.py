@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from robustbench_lab.errors import UsageError
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 
 lab = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("laboratory.py"))))
 FROM_NEIGHBOUR = "transfer(model='neighbour')"

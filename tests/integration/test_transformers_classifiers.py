@@ -15,7 +15,7 @@ from torch import Tensor
 
 import robustbench_lab
 from rbl_transformers.transformers_classifier import transformers_classifier
-from robustbench_lab.component_syntax import parse_component
+from robustbench_lab.catalog.component_syntax import parse_component
 from robustbench_lab.errors import UsageError
 from robustbench_lab.pipeline import open_catalog
 

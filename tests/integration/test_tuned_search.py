@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_lab import evaluate_cell, hookimpl, memory_format
+from robustbench_lab import hookimpl
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import AttackSpec, ModelSpec
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.evaluation import evaluate_cell
+from robustbench_lab.passes import memory_format
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.testing.known_models import SHAPE, HalfSpace
 
 lab = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("laboratory.py"))))

@@ -15,16 +15,16 @@ from safetensors.torch import load_file, save_file
 
 from robustbench_lab.catalog import Catalog
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.experiment_spec import ExperimentSpec
-from robustbench_lab.metric_values import Metric
+from robustbench_lab.evaluation.metric_values import Metric
+from robustbench_lab.evaluation.workbench import Workbench
 from robustbench_lab.pipeline import open_catalog, run_experiment
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.provenance import file_sha256
-from robustbench_lab.ranking import task_metrics
+from robustbench_lab.ranking.stored_leaderboard import task_metrics
 from robustbench_lab.records import CellRecord, Verdict
 from robustbench_lab.result_store import Artifact, ResultStore, open_store
 from robustbench_lab.result_store.packing import pack_outcomes, unpack_outcomes
-from robustbench_lab.verification import Outcome, Verification, verify
-from robustbench_lab.workbench import Workbench
+from robustbench_lab.trust.verification import Outcome, Verification, verify
 
 
 @pytest.fixture(scope="module")

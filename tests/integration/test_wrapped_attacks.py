@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.component_syntax import parse_component
+from robustbench_lab.catalog.component_syntax import parse_component
+from robustbench_lab.catalog.plugin_loading import load_plugins
 from robustbench_lab.contracts import Access, AttackSpec, Bounds, Objective
 from robustbench_lab.errors import SkipCell
+from robustbench_lab.evaluation.attack_audit import audit_attack
 from robustbench_lab.global_randomness import seeded
 from robustbench_lab.objectives import Targeted, Untargeted
-from robustbench_lab.plugin_loading import load_plugins
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 

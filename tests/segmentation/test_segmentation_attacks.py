@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from rbl_attacks.fixed_budget.apgd import apgd_from_larger_balls
-from robustbench_lab.attack_audit import Audit, audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.component_syntax import parse_component
+from robustbench_lab.catalog.component_syntax import parse_component
+from robustbench_lab.catalog.plugin_loading import load_plugins
 from robustbench_lab.contracts import Access
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.plugin_loading import load_plugins
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.evaluation.attack_audit import Audit, audit_attack
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.tasks.segmentation import clean_pixel_accuracy, robust_pixel_accuracy
 from robustbench_lab.tasks.segmentation_objectives import Targeted, Untargeted
 from robustbench_lab.testing.known_segmenters import PixelHalfSpace, pixel_setting

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from robustbench_lab.errors import SkipCell, UsageError
-from robustbench_lab.model_queries import ModelQueries
-from robustbench_lab.pass_counter import PassCounter
+from robustbench_lab.passes.model_queries import ModelQueries
+from robustbench_lab.passes.pass_counter import PassCounter
 from robustbench_lab.tasks import segmentation_objectives
 from robustbench_lab.tasks.class_masks import IGNORED, predicted_classes
 from robustbench_lab.tasks.segmentation_objectives import (

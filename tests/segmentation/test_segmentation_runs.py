@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from robustbench_lab import evaluate
-from robustbench_lab.component_syntax import parse_component
+from robustbench_lab.catalog.component_syntax import parse_component
 from robustbench_lab.errors import UsageError
-from robustbench_lab.experiment_spec import ExperimentSpec
 from robustbench_lab.pipeline import open_catalog
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import make_plan
 from robustbench_lab.report.mask_overlays import colours_of
-from robustbench_lab.run_plan import make_plan
 from robustbench_lab.testing.known_segmenters import PixelHalfSpace, pixel_setting
 from robustbench_lab.threat_models.norm_balls import Linf
 

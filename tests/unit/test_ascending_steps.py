@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.tasks.forecasting_objectives import Error
 from robustbench_lab.testing.known_forecasters import forecast_setting

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_lab.attack_audit import audit_attack
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, Region
+from robustbench_lab.evaluation.attack_audit import audit_attack
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.records import Severity
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import Linf

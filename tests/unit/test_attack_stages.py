@@ -16,10 +16,15 @@ from torch import Tensor, nn
 
 from rbl_attacks.fixed_budget.pgd import pgd
 from rbl_attacks.score_based.noise import noise
-from robustbench_lab.attack_checkpoint import AttackCheckpoint, checkpoint_path, remove_checkpoint, remove_checkpoints
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.global_randomness import seeded
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.attack_checkpoint import (
+    AttackCheckpoint,
+    checkpoint_path,
+    remove_checkpoint,
+    remove_checkpoints,
+)
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.records import Finding, Severity
 from robustbench_lab.testing.known_models import half_space_setting
 from robustbench_lab.threat_models.norm_balls import Linf

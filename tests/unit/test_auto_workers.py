@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from robustbench_lab import auto_workers, executor_choice
-from robustbench_lab.auto_workers import WORKER_BYTES, WORTH_SECONDS, worthwhile_workers
-from robustbench_lab.component_syntax import Component
-from robustbench_lab.executor_choice import choose_executor
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.pipeline import open_catalog, run_experiment
-from robustbench_lab.run_plan import RunPlan, make_plan
-from robustbench_lab.unit_costs import GUESSED_SECONDS
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.run_plan import RunPlan, make_plan
+from robustbench_lab.scheduling import auto_workers, executor_choice
+from robustbench_lab.scheduling.auto_workers import WORKER_BYTES, WORTH_SECONDS, worthwhile_workers
+from robustbench_lab.scheduling.executor_choice import choose_executor
+from robustbench_lab.scheduling.unit_costs import GUESSED_SECONDS
 
 CATALOG = open_catalog()
 CPU = {"models": ["digits-cnn"], "devices": ["cpu"]}
@@ -24,7 +24,7 @@ CPU = {"models": ["digits-cnn"], "devices": ["cpu"]}
 @pytest.fixture(autouse=True)
 def idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 threads and plenty of memory."""
-    monkeypatch.setattr("robustbench_lab.device_slots.usable_threads", lambda: 16)
+    monkeypatch.setattr("robustbench_lab.hardware.device_slots.usable_threads", lambda: 16)
     monkeypatch.setattr(auto_workers, "free_memory", lambda: 1 << 50)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_lab.batch_memory import BatchMemory
-from robustbench_lab.device_slots import Slot
+from robustbench_lab.executors.batch_memory import BatchMemory
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import Status, UnitRecord, WorkUnit
 from robustbench_lab.testing.example_results import example_cell
 from robustbench_lab.testing.simulated_slots import simulated_record

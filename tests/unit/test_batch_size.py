@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustbench_lab.batch_size import MOST_ON_GPU, USED_SHARE, first_batch_size, fitting_batch_size
+from robustbench_lab.passes.batch_size import MOST_ON_GPU, USED_SHARE, first_batch_size, fitting_batch_size
 
 MEGABYTE = 1 << 20
 

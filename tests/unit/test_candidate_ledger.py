@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustbench_lab.candidate_ledger import SURE, CandidateLedger
+from robustbench_lab.problem_parts.candidate_ledger import SURE, CandidateLedger
 
 SAMPLES = 4
 ROWS = torch.arange(SAMPLES)

@@ -18,12 +18,12 @@ from pydantic import Field
 
 from robustbench_lab import builtin_plugin
 from robustbench_lab.catalog import Catalog
+from robustbench_lab.catalog.component_syntax import Component, parse_component
 from robustbench_lab.catalog.entry import KINDS
-from robustbench_lab.component_syntax import Component, parse_component
+from robustbench_lab.catalog.plugin_loading import HOOKS, LoadedPlugins, PluginSource, load_plugins
 from robustbench_lab.contracts import AttackSpec, ComponentSpec, DefenseSpec, ModelSpec, ObjectiveSpec, ThreatModelSpec
 from robustbench_lab.errors import MissingLibraryError, PluginError, UsageError
 from robustbench_lab.hookspecs import hookimpl
-from robustbench_lab.plugin_loading import HOOKS, LoadedPlugins, PluginSource, load_plugins
 from robustbench_lab.run_observer import RunObserver
 
 
@@ -73,7 +73,7 @@ def hooks(**specs: list[ComponentSpec]) -> SimpleNamespace:
 @pytest.fixture(autouse=True)
 def _no_installed_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a test's own plugins are the only ones."""
-    monkeypatch.setattr("robustbench_lab.plugin_loading.entry_points", lambda group: [])
+    monkeypatch.setattr("robustbench_lab.catalog.plugin_loading.entry_points", lambda group: [])
 
 
 def catalog_of(*plugins: object) -> Catalog:
@@ -659,7 +659,7 @@ def test_listing_plugins_imports_no_heavy_library() -> None:
 import sys
 import robustbench_lab.builtin_plugin as core
 from robustbench_lab.catalog import Catalog
-from robustbench_lab.plugin_loading import load_plugins
+from robustbench_lab.catalog.plugin_loading import load_plugins
 installed = any(record.name == "rbl-core" for record in load_plugins().records)
 catalog = Catalog.from_plugins(load_plugins(extra=[] if installed else [("rbl-core", core)]))
 assert catalog.find("threat_models", "linf").problem is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustbench_lab.component_syntax import Component, parse_component, parse_number
+from robustbench_lab.catalog.component_syntax import Component, parse_component, parse_number
 from robustbench_lab.errors import UsageError
 
 NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,20}", fullmatch=True)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from robustbench_lab import container_limits
-from robustbench_lab.container_limits import cpu_quota, free_memory
+from robustbench_lab.hardware import container_limits
+from robustbench_lab.hardware.container_limits import cpu_quota, free_memory
 
 GIB = 1 << 30
 

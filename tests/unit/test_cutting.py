@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustbench_lab import cutting
-from robustbench_lab.cutting import UnitSize, cut, cut_on_grid, disjoint, gaps
+from robustbench_lab.scheduling import cutting
+from robustbench_lab.scheduling.cutting import UnitSize, cut, cut_on_grid, disjoint, gaps
 from robustbench_lab.testing.example_results import example_cell
 
 RANGES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=12)

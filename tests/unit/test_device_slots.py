@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from robustbench_lab import device_slots
-from robustbench_lab.device_slots import Slot, make_slots
 from robustbench_lab.errors import UsageError
+from robustbench_lab.hardware import device_slots
+from robustbench_lab.hardware.device_slots import Slot, make_slots
 
 
 @pytest.fixture(autouse=True)

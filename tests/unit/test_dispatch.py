@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustbench_lab import cutting
-from robustbench_lab.cutting import UnitSize, cut
-from robustbench_lab.device_slots import Slot
-from robustbench_lab.dispatch import Dispatcher, Order
-from robustbench_lab.pending_units import Limits, PendingUnits
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
+from robustbench_lab.scheduling import cutting
+from robustbench_lab.scheduling.cutting import UnitSize, cut
+from robustbench_lab.scheduling.dispatch import Dispatcher, Order
+from robustbench_lab.scheduling.pending_units import Limits, PendingUnits
+from robustbench_lab.scheduling.unit_costs import UnitCosts
 from robustbench_lab.testing.example_results import example_cell
 from robustbench_lab.testing.simulated_slots import FakeClock, Simulation, simulate, simulated_record
-from robustbench_lab.unit_costs import UnitCosts
 
 SAMPLES = 1000
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from robustbench_lab.component_syntax import Component
+from robustbench_lab.catalog.component_syntax import Component
 from robustbench_lab.errors import UsageError
-from robustbench_lab.experiment_spec import ExperimentSpec
+from robustbench_lab.planning.experiment_spec import ExperimentSpec
 
 FULL = """
 attacks = ["pgd(steps=50, restarts=2)", "fgsm"]

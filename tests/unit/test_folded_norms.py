@@ -15,8 +15,8 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from robustbench_lab.folded_norms import with_folded_norms
-from robustbench_lab.workbench import ready
+from robustbench_lab.evaluation.workbench import ready
+from robustbench_lab.passes.folded_norms import with_folded_norms
 
 CPU = torch.device("cpu")
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)

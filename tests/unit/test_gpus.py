@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustbench_lab.gpus import Gpu, Nvml, visible_gpus
-from robustbench_lab.machine import look_at_machine
+from robustbench_lab.hardware.gpus import Gpu, Nvml, visible_gpus
+from robustbench_lab.hardware.machine import look_at_machine
 
 UUIDS = ["GPU-aaaa1111", "GPU-aaaa2222", "GPU-bbbb3333"]
 GB = 1024**3

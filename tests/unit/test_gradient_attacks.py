@@ -14,7 +14,7 @@ from rbl_attacks.score_based.noise import noise
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Bounds, ThreatModel
 from robustbench_lab.objectives import Untargeted
-from robustbench_lab.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.norm_balls import L1, L2, Linf
 

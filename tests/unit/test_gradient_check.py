@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from robustbench_lab.contracts import Bounds
-from robustbench_lab.gradient_check import finite_differences_agree
+from robustbench_lab.evaluation.gradient_check import finite_differences_agree
 
 SAMPLES = 6
 ANYWHERE = Bounds(float("-inf"), float("inf"))

@@ -11,7 +11,7 @@ STEPS = 10
 PROGRAM = f"""
 import resource, sys
 import numpy as np
-from robustbench_lab.host_memory import keep_freed_memory
+from robustbench_lab.hardware.host_memory import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from robustbench_lab.contracts import Access, Estimate
 from robustbench_lab.errors import UsageError
-from robustbench_lab.leaderboard import AttackTraits, LeaderboardDefinition, NamedMetric, build_leaderboard
+from robustbench_lab.ranking.leaderboard import AttackTraits, LeaderboardDefinition, NamedMetric, build_leaderboard
 from robustbench_lab.records import Finding, Severity, Status, Verdict
 from robustbench_lab.tasks.classification import Classification
 from robustbench_lab.testing.example_results import (

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_lab import memory_format
-from robustbench_lab.memory_format import fastest_format
+from robustbench_lab.passes import memory_format
+from robustbench_lab.passes.memory_format import fastest_format
 
 EXAMPLE = torch.rand(4, 3, 8, 8)
 MANY, FEW_PASSES = 10**12, 1

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.mixed_precision import MixedPrecision
+from robustbench_lab.passes.mixed_precision import MixedPrecision
 from robustbench_lab.testing.known_models import half_space_setting
 from robustbench_lab.threat_models.norm_balls import Linf
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from robustbench_lab.device_slots import Slot
-from robustbench_lab.pass_watch import PassWatch
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import WorkUnit
 from robustbench_lab.run_observer import UnitProgress
+from robustbench_lab.scheduling.pass_watch import PassWatch
+from robustbench_lab.scheduling.unit_costs import UnitCosts
 from robustbench_lab.testing.example_results import example_cell
 from robustbench_lab.testing.simulated_slots import FakeClock, simulated_record
-from robustbench_lab.unit_costs import UnitCosts
 
 SLOT, OTHER = Slot("cuda:0", "cuda:0", 1), Slot("cuda:1", "cuda:1", 1)
 UNIT = WorkUnit(replace(example_cell(), estimated_forward=40), 0, 10)

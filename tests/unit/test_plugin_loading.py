@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from robustbench_lab.catalog.plugin_loading import HOOKS, LoadedPlugins, PluginRecord, PluginSource, load_plugins
 from robustbench_lab.contracts import AttackSpec
 from robustbench_lab.errors import PluginError, UsageError
 from robustbench_lab.hookspecs import hookimpl
-from robustbench_lab.plugin_loading import HOOKS, LoadedPlugins, PluginRecord, PluginSource, load_plugins
 
 Install = Callable[..., None]
 

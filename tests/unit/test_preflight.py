@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Access, Bounds, Samples
-from robustbench_lab.gradient_check import check_gradient
+from robustbench_lab.evaluation.gradient_check import check_gradient
+from robustbench_lab.evaluation.preflight import check_model, check_samples, fatal_reason
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.plugin_tools.bpda import straight_through
-from robustbench_lab.preflight import check_model, check_samples, fatal_reason
 from robustbench_lab.records import Finding, Severity
 from robustbench_lab.tasks.classification import Classification
 

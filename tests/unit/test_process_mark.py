@@ -9,12 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from robustbench_lab.process_mark import ProcessMark
+from robustbench_lab.hardware.process_mark import ProcessMark
 
 
 def test_a_process_that_runs_is_not_gone_and_one_that_has_ended_is() -> None:
     assert not ProcessMark.own().is_gone()
-    program = "from robustbench_lab.process_mark import ProcessMark as M; m = M.own(); print(m.host); print(m.process)"
+    program = (
+        "from robustbench_lab.hardware.process_mark import ProcessMark as M\n"
+        "m = M.own()\nprint(m.host)\nprint(m.process)\n"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     host, process = done.stdout.splitlines()
     assert ProcessMark(host, process).is_gone()

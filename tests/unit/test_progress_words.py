@@ -8,7 +8,7 @@ from robustbench_lab.builtin_plugin import rbl_metrics
 from robustbench_lab.cli.cell_words import cell_name, headline_metrics, result_text
 from robustbench_lab.cli.progress import LineProgress
 from robustbench_lab.contracts import Estimate, MetricSpec
-from robustbench_lab.device_slots import Slot
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import Status, WorkUnit
 from robustbench_lab.testing.example_results import example_gap, example_result
 

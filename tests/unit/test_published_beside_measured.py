@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from robustbench_lab import hookimpl
 from robustbench_lab.contracts import ModelSpec, Published, PublishedSubject
 from robustbench_lab.errors import UsageError
-from robustbench_lab.leaderboard import Leaderboard, LeaderboardDefinition, LeaderboardRow
 from robustbench_lab.pipeline import open_catalog
-from robustbench_lab.published_figures import with_published
+from robustbench_lab.ranking.leaderboard import Leaderboard, LeaderboardDefinition, LeaderboardRow
+from robustbench_lab.ranking.published_figures import with_published
 from robustbench_lab.report import csv as csv_report
 from robustbench_lab.report import html, latex, markdown, table
 from robustbench_lab.report.json_documents import leaderboard_document

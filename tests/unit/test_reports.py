@@ -18,8 +18,8 @@ from rich.console import Console
 
 from robustbench_lab.cli.output import say
 from robustbench_lab.contracts import Estimate
-from robustbench_lab.leaderboard import LeaderboardDefinition, NamedMetric, build_leaderboard
 from robustbench_lab.printable_text import printable
+from robustbench_lab.ranking.leaderboard import LeaderboardDefinition, NamedMetric, build_leaderboard
 from robustbench_lab.records import MINIMUM_NORM, Finding, Outcomes, Severity, Status
 from robustbench_lab.report import cell_view, formatting, json_documents, latex, markdown, reproduce, table
 from robustbench_lab.report import csv as csv_format

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from robustbench_lab.device_slots import make_slots
+from robustbench_lab.hardware.device_slots import make_slots
 from robustbench_lab.records import Finding, Severity, Status, UnitRecord, WorkUnit
 from robustbench_lab.report import run_log
 from robustbench_lab.report.run_log import RunLog

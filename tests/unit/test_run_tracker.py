@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustbench_lab.device_slots import Slot, make_slots
+from robustbench_lab.hardware.device_slots import Slot, make_slots
 from robustbench_lab.records import Cell, Status, UnitRecord, WorkUnit
 from robustbench_lab.run_observer import UnitProgress
-from robustbench_lab.run_tracker import RunTracker
 from robustbench_lab.testing.example_results import example_cell, example_gap, example_result
+from robustbench_lab.tracking.run_tracker import RunTracker
 
 
 class Clock:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustbench_lab.gpus import Gpu
+from robustbench_lab.hardware.gpus import Gpu
 from robustbench_lab.report.run_view import busy_line, run_line, slot_lines
 
 GB = 1024**3

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustbench_lab.device_slots import Slot
-from robustbench_lab.pending_units import PendingUnits
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import WorkUnit
 from robustbench_lab.result_store.claims import Claim
-from robustbench_lab.shared_cells import ASK_SECONDS
+from robustbench_lab.scheduling.pending_units import PendingUnits
+from robustbench_lab.scheduling.shared_cells import ASK_SECONDS
+from robustbench_lab.scheduling.unit_costs import UnitCosts
 from robustbench_lab.testing.example_results import example_cell
 from robustbench_lab.testing.simulated_slots import FakeClock, simulated_record
-from robustbench_lab.unit_costs import UnitCosts
 
 DEAD = -1
 SLOT = Slot("cpu", "cpu", 1)

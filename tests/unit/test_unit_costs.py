@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from robustbench_lab.device_slots import Slot
+from robustbench_lab.hardware.device_slots import Slot
 from robustbench_lab.records import Cell, Status, WorkUnit
 from robustbench_lab.result_store import CellTiming
-from robustbench_lab.testing.example_results import example_cell
-from robustbench_lab.testing.simulated_slots import simulated_record
-from robustbench_lab.unit_costs import (
+from robustbench_lab.scheduling.unit_costs import (
     GUESSED_PASSES,
     GUESSED_SECONDS,
     GUESSED_SECONDS_ELSEWHERE,
     GUESSED_VALUES,
     UnitCosts,
 )
+from robustbench_lab.testing.example_results import example_cell
+from robustbench_lab.testing.simulated_slots import simulated_record
 
 GPU = Slot("cuda:0", "cuda:0", 1)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from robustbench_lab.validation_messages import first_problem
+from robustbench_lab.catalog.validation_messages import first_problem
 
 
 class Settings(BaseModel):

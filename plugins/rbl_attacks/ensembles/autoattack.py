@@ -15,8 +15,8 @@ from rbl_attacks.minimum_norm.fab import fab
 from rbl_attacks.score_based.square import square
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.expectation import RANDOMIZED_EOT
 from robustbench_lab.objectives import Untargeted
+from robustbench_lab.passes.expectation import RANDOMIZED_EOT
 from robustbench_lab.records import Finding, Severity, Share
 
 Version = Literal["standard", "plus", "rand"]

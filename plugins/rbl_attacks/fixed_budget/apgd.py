@@ -30,8 +30,8 @@ from rbl_attacks.fixed_budget.apgd_steps import (
 from rbl_attacks.minimum_norm.nearest_boundary import columns, rivals_by_rank, side_by_side
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.model_queries import Loss
 from robustbench_lab.objectives import Untargeted, targeted_difference_of_logits_ratio, targeted_margin
+from robustbench_lab.passes.model_queries import Loss
 
 Count = Annotated[int, Field(ge=1)]
 RHO = 0.75

@@ -13,7 +13,7 @@ from rbl_attacks.minimum_norm.unit_gradient import unit_gradient
 from rbl_attacks.minimum_norm.unit_scale import unit
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
-from robustbench_lab.model_queries import Probe
+from robustbench_lab.passes.model_queries import Probe
 
 _DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 _FINAL_STEP = 0.01

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.model_queries import Loss
+from robustbench_lab.passes.model_queries import Loss
 
 
 def log_odds(problem: AttackProblem) -> Loss:

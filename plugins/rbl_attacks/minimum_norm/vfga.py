@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rbl_attacks.minimum_norm.single_values import log_odds, room
 from robustbench_lab.attack_problem import AttackProblem
-from robustbench_lab.model_queries import Loss
+from robustbench_lab.passes.model_queries import Loss
 
 Count = Annotated[int, Field(ge=1)]
 

@@ -1,0 +1,1 @@
+"""The machine: its GPUs and cores, its memory, its processes."""

@@ -1,0 +1,1 @@
+"""Stages 1 and 2: what a run is to evaluate, cell by cell."""

@@ -1,0 +1,1 @@
+"""What the attack problem (`attack_problem.py`) is made of."""

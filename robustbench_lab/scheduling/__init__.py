@@ -1,0 +1,1 @@
+"""Stage 3: which unit runs when, and on which slot."""

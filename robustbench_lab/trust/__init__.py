@@ -1,0 +1,1 @@
+"""Results that others can check: verification, and bundles to hand on."""
