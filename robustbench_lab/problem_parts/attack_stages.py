@@ -30,6 +30,7 @@ class AttackStages:
         self._ledger, self._trace, self._counter, self._notes = ledger, trace, counter, notes
         self._finished: list[str] = []
         self._current: str | None = None
+        self._resumed: dict[str, Any] | None = None
         saved = checkpoint.read(ledger.best.device) if checkpoint else None
         if saved:
             self._restore(*saved)
@@ -38,6 +39,11 @@ class AttackStages:
         """The last stage has ended, and this one begins, unless an earlier process has finished it."""
         if name in self._finished:
             return False
+        if self._resumed:
+            # An attack may have queried the model on its way here, as it did before its first stage.
+            self._count_from(self._resumed)
+            restore_global_state(self._resumed["randomness"])
+            self._resumed = None
         if self._current is not None:
             self._finished.append(self._current)
             if self._checkpoint:
@@ -59,11 +65,14 @@ class AttackStages:
 
     def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self._finished = facts["finished"]
-        self._counter.forward_passes, self._counter.backward_passes = facts["passes"]
+        self._resumed = facts
+        self._count_from(facts)
         self._notes.extend(finding_of(note) for note in facts["notes"])
         self._ledger.restore(_without_prefix("ledger", tensors))
         self._trace.restore(_without_prefix("trace", tensors), facts["trace"])
-        restore_global_state(facts["randomness"])
+
+    def _count_from(self, facts: dict[str, Any]) -> None:
+        self._counter.forward_passes, self._counter.backward_passes = facts["passes"]
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,6 @@ RBL = [sys.executable, "-c", "from robustbench_lab.cli.main import main; main()"
 COMMAND = ["run", "--plugin", PLUGIN, "--model", "half-space", "--dataset", "near-half", "--device", "cpu"]
 COMMAND += [part for attack in ATTACKS for part in ("--attack", attack)]
 COMMAND += ["--defense", "none", "--defense", "noisy", "--objective", "untargeted(eot=1)", "--workers", "2", "--quiet"]
-COMMAND += ["--batch-size", "2048"]  # a killed worker's half of it still takes all rows: `noisy` draws by the pass
 MAIN_SHARE = 0.3
 """Of the kills that hit the run's own process."""
 

@@ -33,13 +33,14 @@ STAGES = ("noise", "weak", "strong", "last")
 
 
 def long_attack(problem: AttackProblem) -> None:
-    """Each stage breaks a few more samples, and notes something."""
+    """Looks at the model first; then each stage breaks a few more samples, and notes something."""
     work: dict[str, Callable[[], None]] = {
         "noise": lambda: noise(problem, repeats=2),
         "weak": lambda: pgd(problem, steps=12, step_size=problem.eps / 40),
         "strong": lambda: pgd(problem, steps=12, step_size=problem.eps / 20),
         "last": lambda: noise(problem, repeats=3),
     }
+    problem.logits(problem.clean, candidate=False)
     for name in STAGES:
         if not problem.finished and problem.stage(name):
             work[name]()
