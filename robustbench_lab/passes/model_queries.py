@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lab.contracts import Objective, judges_at_once
+from robustbench_lab.errors import SkipCell
 from robustbench_lab.passes.expectation import Mean, detached, mean_prediction
 from robustbench_lab.passes.pass_counter import PassCounter
 from robustbench_lab.sample_trees import take
 
 Loss = str | Callable[..., Tensor] | None
-"""One of the objective's losses by its name, None for the usual one, or a function `loss(prediction, goal, *given)`
-to a tensor `[B]`, which the attack maximises."""
+"""One of the objective's losses by its name (`damage` is one of every objective), None for the usual one, or a function
+`loss(prediction, goal, *given)` to a tensor `[B]`, which the attack maximises."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Judgement:
     """Share of the passes that reach it, `[B]`; of a single pass bool."""
     damage: Tensor
     """What decides between inputs where success does not, `[B]`; otherwise success."""
+
+
+DAMAGE = "damage"
+"""The loss that every objective has: what it keeps the best input by. It may have no gradient."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,8 @@ class ModelQueries:
             if known is None:
                 with torch.enable_grad():
                     losses = self.loss_of(loss, tracked, goal, given)
+                    if not losses.requires_grad:
+                        raise SkipCell("this loss has no gradient: choose another one, or an attack that needs none")
                     (gradient,) = torch.autograd.grad(losses, leaf, torch.ones_like(losses))
                 with torch.no_grad():
                     success_damage = self._judged(prediction, goal) if judged else (torch.zeros_like(losses),) * 2
@@ -169,6 +176,8 @@ class ModelQueries:
         """`[B]`. given: what a loss of the attack's own needs besides, each `[B, ...]`."""
         if callable(loss):
             return loss(prediction, goal, *given)
+        if loss == DAMAGE:
+            return self.objective.damage(prediction, goal).float()
         return self.objective.loss(loss, prediction, goal)
 
     def _judged(self, prediction: Any, goal: Any) -> tuple[Tensor, Tensor]:

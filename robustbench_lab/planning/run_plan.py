@@ -173,8 +173,10 @@ class _Planner:
         task = attacked.task.name
         kinds = {"defenses": defense, "threat_models": threat, "objectives": objective, "attacks": attack}
         for kind, component in kinds.items():
-            tasks = self._spec(kind, component, task).tasks
-            if tasks and task not in tasks:
+            found = self._spec(kind, component, task).tasks
+            if found and task not in found:
+                entries = self.catalog.named(kind, component.name)
+                tasks = dict.fromkeys(one for entry in entries for one in entry.spec.tasks)
                 self._leave_out(
                     f"{component.label} on {attacked.model.label}", f"it is for {' and '.join(tasks)}, not {task}"
                 )

@@ -86,8 +86,13 @@ class Untargeted(DetectionObjective):
     """Detections as wrong as can be: objects lost, mislabelled or misplaced, and objects invented."""
 
     def loss(self, name: str | None, prediction: DetectorOutput, goal: Goal) -> Tensor:
-        """`training` (the default): the detector's training loss, `[B]` (TOG untargeted, Chow et al. 2020, eq. 4)."""
+        """`training` (the default): the detector's training loss, `[B]` (TOG untargeted, Chow et al. 2020, eq. 4).
+
+        A detector without one, such as a black box, gives the damage to attacks that ask for no gradient.
+        """
         _choose(name, ("training",))
+        if name is None and prediction.training_loss is None and not torch.is_grad_enabled():
+            return self.damage(prediction, goal)
         return prediction.loss_of(goal["boxes"], goal["labels"])
 
     def _reached(self, matches: Matches, goal: Goal) -> Tensor:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.catalog.component_syntax import Component
-from robustbench_lab.contracts import AttackSpec, Bounds, ThreatModel
+from robustbench_lab.contracts import Access, AttackSpec, Bounds, ThreatModel
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.evaluation.attack_audit import Audit, audit_attack
 from robustbench_lab.pipeline import open_catalog
@@ -20,6 +21,7 @@ from robustbench_lab.planning.experiment_spec import ExperimentSpec
 from robustbench_lab.planning.run_plan import make_plan
 from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.tasks.detection_objectives import Untargeted
+from robustbench_lab.tasks.detector_output import DetectorOutput
 from robustbench_lab.tasks.forecasting_objectives import Error, Up
 from robustbench_lab.testing.known_detectors import grid_setting
 from robustbench_lab.testing.known_forecasters import LinearForecaster, forecast_setting
@@ -30,7 +32,9 @@ from robustbench_lab.threat_models.series import Series
 
 CATALOG = open_catalog([])
 SPECS: list[Any] = [entry.spec for entry in CATALOG.entries("attacks")]
-WITHOUT_LOGITS = [spec for spec in SPECS if not spec.tasks]
+WITHOUT_LOGITS = [
+    spec for spec in SPECS if not spec.tasks or ("detection" in spec.tasks and "classification" not in spec.tasks)
+]
 EPS = 0.1
 FROM_ZERO = Bounds(0.0, float("inf"))
 THREAT_MODELS: dict[str, dict[str, ThreatModel]] = {
@@ -51,7 +55,7 @@ CASES = [
     for spec in WITHOUT_LOGITS
     for task, threat_models in THREAT_MODELS.items()
     for norm in threat_models
-    if norm in spec.threat_models
+    if norm in spec.threat_models and (not spec.tasks or task in spec.tasks)
 ]
 FEW: dict[str, dict[str, Any]] = {
     "pgd": {"steps": 20, "restarts": 1},
@@ -89,9 +93,36 @@ def test_an_attack_that_needs_no_logits_does_harm_and_never_makes_a_sample_bette
     assert not spec.minimum_norm or np.isfinite(audit.outcomes.distance).any()
 
 
+class ReportsOnly(nn.Module):
+    """A detector as a service shows it: what it reports, no candidates and no training loss."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> DetectorOutput:
+        return DetectorOutput(self.detector(images).detect)
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in WITHOUT_LOGITS if spec.access is Access.SCORES])
+def test_a_detector_that_only_reports_is_attacked_by_the_damage_of_its_reports(name: str) -> None:
+    setting = grid_setting(THREAT_MODELS["detection"]["linf"], Untargeted(), samples=4)
+    before = setting.clean_measure["damage"]
+    model = ReportsOnly(setting.model)
+    measured = {**setting.task.measure(model(setting.clean), setting.targets), "damage": before}
+    audit = attacked(replace(setting, model=model, clean_measure=measured), name, "detection", queries=200)
+    assert (audit.outcomes.columns["damage"] > before.numpy()).all()
+
+
+def test_a_loss_without_gradient_is_refused_to_attacks_that_follow_one() -> None:
+    setting = grid_setting(THREAT_MODELS["detection"]["linf"], Untargeted(), samples=4)
+    with pytest.raises(SkipCell, match="this loss has no gradient: choose another one, or an attack that needs none"):
+        attacked(setting, "pgd", "detection", loss="damage")
+
+
 def test_each_of_these_attacks_is_tried_on_both_tasks() -> None:
     tried = {(case.values[0].name, case.values[1]) for case in CASES}
-    images_only = {"patch-pgd", "corruptions"}
+    images_only = {"patch-pgd", "corruptions", "square"}
     for spec in WITHOUT_LOGITS:
         assert (spec.name, "detection") in tried
         assert (spec.name, "forecasting") in tried or spec.name in images_only
@@ -103,7 +134,8 @@ def test_each_of_these_attacks_is_tried_on_both_tasks() -> None:
 @pytest.mark.parametrize(("model", "task"), [("demand-dlinear", "forecasting"), ("scene-fcos", "detection")])
 def test_attacks_that_need_logits_are_refused_in_one_line_each(model: str, task: str) -> None:
     """The plan is made of those that fit, and says of each of the others why it does not."""
-    others = [spec.name for spec in SPECS if spec.tasks and task not in spec.tasks]
+    fitting = {spec.name for spec in SPECS if not spec.tasks or task in spec.tasks}
+    others = sorted({spec.name for spec in SPECS} - fitting)
     plan = make_plan(ExperimentSpec.from_flags(models=[model], attacks=["noise", *others]), CATALOG)
     assert [cell.attack.name for cell in plan.cells] == ["noise"]
     assert len(plan.left_out) == len(others) > 20

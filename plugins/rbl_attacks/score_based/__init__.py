@@ -34,6 +34,17 @@ SPECS = [
         estimate_passes=lambda params: (params["restarts"] * params["queries"], 0),
     ),
     AttackSpec(
+        name="square",
+        factory="rbl_attacks.score_based.square:square_on_sets",
+        summary="random search over squares of pixels (Andriushchenko et al. 2020)",
+        access=Access.SCORES,
+        tasks=("detection", "segmentation"),
+        threat_models=NORM_BALLS,
+        quick={"queries": 200},
+        version="2",
+        estimate_passes=lambda params: (params["restarts"] * params["queries"], 0),
+    ),
+    AttackSpec(
         name="nes",
         factory="rbl_attacks.score_based.nes:nes",
         summary="PGD along gradients estimated from Gaussian directions (Ilyas et al. 2018)",

@@ -82,13 +82,36 @@ def square(
     which is AutoAttack's way, and weaker where there are few.
     loss: one of the objective's losses; the paper takes the margin, and `ce` for targeted attacks.
     """
+    _attack(problem, queries, p_init, restarts, loss, rescale=rescale)
+
+
+def square_on_sets(
+    problem: AttackProblem,
+    *,
+    queries: Annotated[int, Field(ge=2)] = 5000,
+    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8,
+    restarts: Annotated[int, Field(ge=1)] = 1,
+    rescale: bool = True,
+    loss: str | None = None,
+) -> None:
+    """The same where a prediction is many at once, of objects or of pixels, and has no one margin.
+
+    queries, p_init, restarts, rescale: as in `square`.
+    loss: one of the objective's losses; None: its usual one.
+    """
+    _attack(problem, queries, p_init, restarts, loss, rescale=rescale)
+
+
+def _attack(
+    problem: AttackProblem, queries: int, p_init: float, restarts: int, loss: str | None, *, rescale: bool
+) -> None:
     for restart in range(restarts):
         _search(problem, queries, p_init, f"square/{restart}", loss, SCHEDULED / queries if rescale else 1.0)
         if problem.finished:
             return
 
 
-def _search(problem: AttackProblem, queries: int, p_init: float, draw: str, loss: str, pace: float) -> None:
+def _search(problem: AttackProblem, queries: int, p_init: float, draw: str, loss: str | None, pace: float) -> None:
     """pace: of the schedule's iterations, those that one query takes."""
     moves = _moves(problem)
     planned = 0.0
