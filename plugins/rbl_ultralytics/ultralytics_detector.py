@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def ultralytics_detector(
     num_classes: int = 80,
     labels: Numbering | list[int] = "from-0",
     score_threshold: float = 0.05,
+    nms: bool = True,
     nms_threshold: float = 0.7,
     max_detections: int = 300,
 ) -> nn.Module:
@@ -41,7 +43,8 @@ def ultralytics_detector(
 
     weights: a `.safetensors` or state_dict file of the network; weights_by: see `apply_weights`. random_weights: none,
     the same random weights every time. labels: its numbers of the dataset's classes (see `numbers_of`).
-    score_threshold, nms_threshold, max_detections: of its detections. Raises UsageError.
+    score_threshold, nms_threshold, max_detections: of its detections. nms: False reports from the head that needs no
+    suppression, which YOLOv10 and YOLO26 have besides. Raises UsageError.
     """
     source = f"ultralytics:{name}"
     if name not in architectures():
@@ -58,8 +61,22 @@ def ultralytics_detector(
         net: Any = DetectionModel(f"{name}.yaml", nc=num_classes, verbose=False)  # type: ignore[no-untyped-call]
     if weights is not None:
         apply_weights(net, weights, source, weights_by)
+    _choose_head(net.model[-1], source, nms)
     net.args = DEFAULT_CFG  # the weights of its losses
     return YoloDetector(right_gradients(net), classes, score_threshold, nms_threshold, max_detections).eval()
+
+
+def _choose_head(head: Any, source: str, nms: bool) -> None:
+    """Let the network report from its head with or without suppression: what is usual differs from version to version.
+
+    Raises UsageError where it has no such head, or an early ultralytics always takes the one without.
+    """
+    if not nms and getattr(head, "one2one_cv2", None) is None:
+        raise UsageError(f"{source} has no head that reports without suppression: leave nms=False out")
+    with suppress(AttributeError):
+        head.end2end = not nms
+    if head.end2end is nms:
+        raise UsageError(f"{source}: this ultralytics has it without suppression only: nms=False, or a newer one")
 
 
 @cache

@@ -20,7 +20,7 @@ UNLIMITED = 1e9
 
 
 class YoloDetector(nn.Module):
-    """Candidates are all cells: of a network without suppression (YOLOv10, YOLO26) those that it reports from."""
+    """Candidates are all cells of the head that it reports from. YOLOv10 and YOLO26 have one without suppression."""
 
     def __init__(
         self, net: Any, classes: ClassNumbers, score_threshold: float, nms_threshold: float, max_detections: int

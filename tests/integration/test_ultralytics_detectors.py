@@ -29,7 +29,9 @@ from robustbench_lab.testing.detector_contract import check_detector
 
 BOXES = torch.tensor([[[4.0, 4, 30, 30], [10, 10, 50, 40]], [[0.0, 0, 20, 20], [0, 0, 0, 0]]])
 LABELS = torch.tensor([[0, 2], [1, -1]])
-SUPPRESSING, END_TO_END = "yolo11n", "yolo26n"
+SUPPRESSING, TWO_HEADS = "yolo11n", "yolo26n"
+END_TO_END = "yolo26n without suppression"
+ALL = [SUPPRESSING, TWO_HEADS, END_TO_END]
 GREY = 114 / 255
 
 
@@ -56,12 +58,15 @@ def made(name: str, **params: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def detectors() -> dict[str, Any]:
-    return {name: made(name) for name in (SUPPRESSING, END_TO_END)}
+    usual = {name: made(name) for name in (SUPPRESSING, TWO_HEADS)}
+    return {**usual, END_TO_END: made(TWO_HEADS, nms=False)}
 
 
 def own(model: Any, name: str) -> Any:
     """The library's network with the same weights."""
-    net = DetectionModel(f"{name}.yaml", nc=3, verbose=False).eval()
+    net = DetectionModel(f"{name.split()[0]}.yaml", nc=3, verbose=False).eval()
+    if name != SUPPRESSING:
+        net.end2end = name == END_TO_END
     net.load_state_dict(model.net.state_dict())
     net.args = DEFAULT_CFG
     return net
@@ -79,7 +84,7 @@ def without_moving_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "no_grad", contextlib.nullcontext)  # of a factor of the CIoU loss
 
 
-@pytest.mark.parametrize("name", [SUPPRESSING, END_TO_END])
+@pytest.mark.parametrize("name", ALL)
 def test_it_keeps_to_the_contract_of_detectors(
     name: str, detectors: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +92,7 @@ def test_it_keeps_to_the_contract_of_detectors(
     assert check_detector(detectors[name], images(), BOXES, LABELS) == []
 
 
-@pytest.mark.parametrize("name", [SUPPRESSING, END_TO_END])
+@pytest.mark.parametrize("name", ALL)
 def test_the_training_loss_is_the_librarys_own_of_one_image(name: str, detectors: dict[str, Any]) -> None:
     net = own(detectors[name], name)
     net.train()
@@ -108,7 +113,7 @@ def test_the_training_loss_is_the_librarys_own_of_one_image(name: str, detectors
             torch.testing.assert_close(losses[index], net.loss(batch)[0].sum(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [SUPPRESSING, END_TO_END])
+@pytest.mark.parametrize("name", ALL)
 def test_detections_are_the_librarys_own(name: str, detectors: dict[str, Any]) -> None:
     net = own(detectors[name], name)
     with torch.no_grad():
@@ -138,9 +143,12 @@ def test_what_is_counted_is_what_the_library_gives_to_suppression(monkeypatch: p
         output = model(images())
         assert output.detections["scores"].any()
     assert output.suppression_count().tolist() == given
-    without_suppression = made(END_TO_END)
-    without_suppression.head.end2end = True
-    assert without_suppression(images()).suppression_count() is None
+    assert made(TWO_HEADS, nms=False)(images()).suppression_count() is None
+
+
+def test_a_head_that_is_not_there_is_named() -> None:
+    with pytest.raises(UsageError, match="has no head that reports without suppression: leave nms=False out"):
+        made(SUPPRESSING, nms=False)
 
 
 def test_an_empty_image_has_a_loss(detectors: dict[str, Any]) -> None:
