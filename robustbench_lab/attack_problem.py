@@ -34,19 +34,13 @@ from robustbench_lab.problem_parts.attack_checkpoint import AttackCheckpoint
 from robustbench_lab.problem_parts.attack_stages import AttackStages
 from robustbench_lab.problem_parts.candidate_ledger import CandidateLedger, check_like, rows_of
 from robustbench_lab.problem_parts.problem_pieces import Pieces
-from robustbench_lab.problem_parts.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import Candidate, ProblemSetting, Progress
 from robustbench_lab.records import Finding
 from robustbench_lab.sample_trees import join_results, take
 from robustbench_lab.threat_models.climbing import Cuttable, climbed
 from robustbench_lab.threat_models.discrete_region import Discrete
 from robustbench_lab.threat_models.masked_region import MaskedRegion
 from robustbench_lab.threat_models.scaled_region import Scaled
-
-Progress = Callable[[int, int, int], None]
-"""Called with (unbroken samples, forward passes, backward passes), often."""
-
-Candidate = bool | Tensor
-"""Whether queried inputs are candidates: all, none, or a bool tensor `[A]`."""
 
 
 class AttackProblem:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robustbench_lab.attack_problem import AttackProblem, Progress
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.contracts import Dataset, Task
 from robustbench_lab.diagnostics.merge import merge_findings
 from robustbench_lab.diagnostics.out_of_reach import out_of_reach_finding
@@ -35,7 +35,7 @@ from robustbench_lab.passes.mixed_precision import MixedPrecision
 from robustbench_lab.passes.prediction import predict_in_batches
 from robustbench_lab.planning.adversaries import ADAPTIVE, unstopped
 from robustbench_lab.problem_parts.attack_checkpoint import AttackCheckpoint, checkpoint_path, remove_checkpoint
-from robustbench_lab.problem_parts.problem_setting import ProblemSetting
+from robustbench_lab.problem_parts.problem_setting import ProblemSetting, Progress
 from robustbench_lab.records import (
     Cell,
     CellRecord,

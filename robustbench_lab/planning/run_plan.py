@@ -176,10 +176,9 @@ class _Planner:
             found = self._spec(kind, component, task).tasks
             if found and task not in found:
                 entries = self.catalog.named(kind, component.name)
-                tasks = dict.fromkeys(one for entry in entries for one in entry.spec.tasks)
-                self._leave_out(
-                    f"{component.label} on {attacked.model.label}", f"it is for {' and '.join(tasks)}, not {task}"
-                )
+                *others, last = dict.fromkeys(one for entry in entries for one in entry.spec.tasks)
+                known = f"{', '.join(others)} and {last}" if others else last
+                self._leave_out(f"{component.label} on {attacked.model.label}", f"it is for {known}, not {task}")
                 return False
         allowed = self._spec("attacks", attack, task).threat_models
         if threat.name not in allowed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,11 @@ from robustbench_lab.sample_trees import take
 from robustbench_lab.tasks.classification import Classification
 from robustbench_lab.threat_models.masked_region import masked
 from robustbench_lab.threat_models.norm_balls import unlimited
+
+Progress = Callable[[int, int, int], None]
+"""Called with (unbroken samples, forward passes, backward passes), often."""
+Candidate = bool | Tensor
+"""Whether queried inputs are candidates: all, none, or a bool tensor `[A]`."""
 
 
 @dataclass(frozen=True)

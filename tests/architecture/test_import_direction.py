@@ -45,6 +45,7 @@ STAGES = {
 """A module may import modules of its own or a lower number; one that is not named serves all stages and imports none.
 The scheduler drives both the evaluation and the store; neither of the two knows the other."""
 
+MOST_LINES = 500
 SIDE_BY_SIDE = {("evaluate_cell", "result_store"), ("result_store", "evaluate_cell")}
 HEAVY = (
     "torch",
@@ -106,6 +107,13 @@ def test_the_core_knows_no_attack_library(file: Path) -> None:
 def test_the_core_imports_no_first_party_plugin(file: Path) -> None:
     plugins = {folder.name for folder in PLUGINS.iterdir() if folder.is_dir()}
     assert {name.split(".")[0] for name in _imports(file)} & plugins == set()
+
+
+def test_no_file_has_more_than_500_lines() -> None:
+    files = [*_modules(), *(file for folder in PLUGINS.glob("rbl_*") for file in folder.rglob("*.py"))]
+    long = {file.name: lines for file in files if (lines := len(file.read_text().splitlines())) > MOST_LINES}
+    assert len(files) > len(_modules()) > 100
+    assert long == {}
 
 
 def test_listing_everything_imports_nothing_heavy() -> None:

@@ -140,7 +140,7 @@ def test_attacks_that_need_logits_are_refused_in_one_line_each(model: str, task:
     assert [cell.attack.name for cell in plan.cells] == ["noise"]
     assert len(plan.left_out) == len(others) > 20
     for one in plan.left_out:
-        assert re.fullmatch(rf"it is for [a-z]+( and [a-z]+)*, not {task}", one.reason)
+        assert re.fullmatch(rf"it is for ([a-z]+(, [a-z]+)* and )?[a-z]+, not {task}", one.reason)
         assert "\n" not in one.label
 
 

@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_left_out_with_its_reason_and_the_rest_is_planned(p
         "counter on squares": "the model is for counting, the dataset for classification",
         "only-linf with l2(eps=0.5)": "the attack knows linf only",
         "count-up on net-a": "it is for counting, not classification",
-        "untargeted on counter": "it is for classification, not counting",
+        "untargeted on counter": "it is for classification, detection and segmentation, not counting",
     }
 
 
@@ -243,7 +243,9 @@ def test_only_models_of_the_named_task_are_planned(plan: Plan) -> None:
 def test_a_model_for_any_task_takes_the_task_of_its_data(plan: Plan) -> None:
     made = plan(models=["anything"])
     assert [cell.task for cell in made.cells] == ["classification"]
-    with pytest.raises(RblError, match="untargeted on anything: it is for classification, not counting"):
+    with pytest.raises(
+        RblError, match="untargeted on anything: it is for classification, detection and segmentation, not counting"
+    ):
         plan(models=["anything"], datasets=["dots"])
     with pytest.raises(RblError, match="anything on squares: the dataset is for classification, not counting"):
         plan(models=["anything"], tasks=["counting"])

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from robustbench_lab.attack_problem import AttackProblem, Candidate
+from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
 from robustbench_lab.objectives import Targeted
+from robustbench_lab.problem_parts.problem_setting import Candidate
 
 _NUMBERS_AT_ONCE = 1 << 25
 """Bounds the memory of the gradients of all classes; those of one sample are always held together."""
