@@ -45,6 +45,15 @@ def test_in_linf_gradient_attacks_turn_every_pixel_that_can_be_turned(label: str
     assert robust_pixel_accuracy(outcomes).value == pytest.approx(1 - float(turned.mean()))
 
 
+@pytest.mark.parametrize("loss", [None, "damage"])
+def test_without_gradients_square_turns_nearly_every_pixel_that_can_be_turned(loss: str | None) -> None:
+    setting = pixel_setting(Linf(eps=EPS))
+    turned = (PixelHalfSpace().distances(setting.clean, "linf") < EPS).float().mean(1).numpy()
+    damage = attacked(f"square(queries=600, loss={loss!r})", setting).outcomes.columns["damage"]
+    assert (damage <= turned + 1e-6).all()
+    assert damage.mean() > 0.95 * turned.mean()
+
+
 @pytest.mark.parametrize(("norm", "threat_model"), [("l2", L2(eps=0.2)), ("l1", L1(eps=0.5))])
 def test_in_l2_and_l1_no_attack_turns_more_pixels_than_the_nearest_ones_together_allow(
     norm: str, threat_model: L2 | L1
