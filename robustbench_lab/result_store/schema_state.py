@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sqlite3
+import time
+from typing import Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
@@ -11,6 +14,8 @@ from robustbench_lab.result_store.engine import WRITES
 from robustbench_lab.result_store.revision import REVISION
 
 VERSION_TABLE = "alembic_version"
+PAUSE_SECONDS = 0.05
+"""Between two attempts at a locked database."""
 
 
 def stored_revision(connection: Connection, name: str) -> str | None:
@@ -77,6 +82,23 @@ def _set_pragmas(connection: Connection, *settings: str) -> None:
     Alembic changes a table by replacing it, and dropping the old one would delete what refers to its rows.
     """
     if connection.dialect.name == "sqlite":
-        driver = connection.connection.driver_connection
+        driver: Any = connection.connection.driver_connection
         for setting in settings:
-            driver.execute(f"PRAGMA {setting}")  # type: ignore[union-attr]
+            _when_free(driver, f"PRAGMA {setting}")
+
+
+def _when_free(driver: sqlite3.Connection, statement: str) -> None:
+    """Execute it, as late as a statement of this connection waits for a lock.
+
+    SQLite itself does not wait before it changes to WAL: of two processes that set up one new database one would fail.
+    """
+    (milliseconds,) = driver.execute("PRAGMA busy_timeout").fetchone()
+    until = time.monotonic() + milliseconds / 1000
+    while True:
+        try:
+            driver.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(PAUSE_SECONDS)

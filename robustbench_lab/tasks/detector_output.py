@@ -98,9 +98,7 @@ class DetectorOutput:
     def loss_of(self, boxes: Tensor, labels: Tensor) -> Tensor:
         """Its training loss for these objects, `[B]`. Raises SkipCell where it has none."""
         if self.training_loss is None:
-            raise SkipCell(
-                "the detector has no training loss: take another objective, or an attack without gradients"
-            )
+            raise SkipCell("the detector has no training loss: take another objective, or an attack without gradients")
         return self.training_loss(boxes, labels)
 
     def detach(self) -> DetectorOutput:

@@ -67,10 +67,10 @@ def run(folder: Path, name: str, catalog: Catalog, observers: Sequence[RunObserv
 
 
 class Watch(RunObserver):
-    """Writes down what happens to units, and does something when the first one begins."""
+    """Writes down what happens to units, and does something when all slots are seen at work."""
 
-    def __init__(self, at_first: Callable[[], None] = lambda: None) -> None:
-        self._at_first = at_first
+    def __init__(self, at_work: Callable[[], None] = lambda: None) -> None:
+        self._at_work = at_work
         self.slots: tuple[Slot, ...] = ()
         self.used: set[Slot] = set()
         self.retried: list[tuple[str, int, int]] = []
@@ -86,7 +86,7 @@ class Watch(RunObserver):
         if progress.slot not in self.used:
             self.used.add(progress.slot)
             if len(self.used) == len(self.slots):
-                self._at_first()
+                self._at_work()
 
     def unit_retried(self, unit: WorkUnit, slot: Slot, reason: str) -> None:
         self.retried.append((unit.cell.cell_id, unit.start, unit.stop))
@@ -125,7 +125,7 @@ def test_a_run_that_loses_a_node_in_the_middle_has_the_outcomes_of_an_undisturbe
     catalog = open_catalog([str(plugin)])
     what = {
         "models": ["half-space", "other-half-space"],
-        "attacks": ["pgd(steps=5)", "slow(seconds=0.7)"],
+        "attacks": ["pgd(steps=5)", "slow(seconds=1.5)"],  # work left when the second worker has started at last
         "defenses": ["none", "noisy"],
     }
     reference = run(tmp_path, "inline", catalog, executor="inline", **what)

@@ -23,7 +23,7 @@ from robustbench_lab.errors import MissingLibraryError, StoreError
 from robustbench_lab.exit_codes import ExitCode
 from robustbench_lab.provenance import file_sha256
 from robustbench_lab.records import Outcomes, Status
-from robustbench_lab.result_store import open_store, transactions
+from robustbench_lab.result_store import open_store, schema_state, transactions
 from robustbench_lab.result_store.commit_batches import BATCH_RECORDS
 from robustbench_lab.result_store.quick_rows import quick_rows
 
@@ -242,6 +242,19 @@ def test_a_writer_waits_for_a_lock_to_go(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(transactions.time, "sleep", lambda _: other.rollback())
         store.save_cell(examples.ok_record(), store.begin_run(["rbl"], {}, {}))
         assert len(store.cells()) == 1
+
+
+def test_a_new_database_waits_for_another_process_that_sets_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "rbl.db"
+    with closing(sqlite3.connect(database, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")  # SQLite does not wait for it to end before it changes to WAL
+        with pytest.raises(StoreError, match=r"rbl\.db: locked by another program for too long: wait"):
+            open_store(f"sqlite:///{database}?timeout=0")
+        monkeypatch.setattr(schema_state.time, "sleep", lambda _: other.rollback())
+        with open_store(database) as store:
+            assert store.cells() == []
 
 
 def test_a_server_that_drops_its_connections_is_asked_again(postgres_database: str, in_tmp_path: Path) -> None:
