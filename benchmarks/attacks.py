@@ -15,8 +15,9 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -24,13 +25,17 @@ from cases import Case, MissingError, load_case
 from matches import MATCHES, Match
 from torch import Tensor
 
-from robustbench_lab.contracts import Bounds
+from robustbench_lab.contracts import Bounds, Region
 from robustbench_lab.passes.prediction import predict_in_batches
+from robustbench_lab.threat_models.natural import Spatial
 from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
 
-BALLS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
+THREAT_MODELS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0, "spatial": Spatial}
 KNOW_WHAT_BROKE = {"robustbench-lab", "swift", "official", "official AutoAttack", "foolbox"}
 """The others hand back inputs alone: who wants to know what they broke asks the model once more."""
+
+MODULES = {"adv-lib": "adv_lib", "CleverHans": "cleverhans"}
+"""Libraries that take `pip install --no-deps adv-lib==0.2.8 cleverhans==4.0.0`: what they ask for is out of date."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,15 @@ class Row:
     median_distance: float | None
 
 
-def compete(match: Match, case: Case, rounds: int) -> list[Row]:
+def compete(match: Match, case: Case, rounds: int, left_out: Collection[str] = ()) -> list[Row]:
     """Every contestant once a round, in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in match.contestants}
-    told: dict[str, list[float]] = {name: [] for name in match.contestants}
+    contestants = {name: run for name, run in match.contestants.items() if name not in left_out and _installed(name)}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    told: dict[str, list[float]] = {name: [] for name in contestants}
     passes: dict[str, tuple[int, int]] = {}
     made: dict[str, Tensor] = {}
     for _ in range(rounds):
-        for name, run in match.contestants.items():
+        for name, run in contestants.items():
             case.model.forward_passes = case.model.backward_passes = 0
             clock = time.perf_counter if case.inputs.is_cuda else time.process_time
             began = clock()
@@ -77,7 +83,7 @@ def compete(match: Match, case: Case, rounds: int) -> list[Row]:
             if name not in KNOW_WHAT_BROKE:
                 decisions(case, made[name])
             told[name].append(clock() - began)
-    first = next(iter(match.contestants))
+    first = next(iter(contestants))
     reference = broken(case, made[first], match.minimum_norm)
     rows = []
     for name, taken in seconds.items():
@@ -105,6 +111,14 @@ def compete(match: Match, case: Case, rounds: int) -> list[Row]:
     return rows
 
 
+def _installed(contestant: str) -> bool:
+    """Whether the library of this name is there; says so where it is not."""
+    there = find_spec(MODULES.get(contestant, "torch")) is not None
+    if not there:
+        print(f"\nleft out: {contestant}, which is not installed")
+    return there
+
+
 def broken(case: Case, x: Tensor, minimum_norm: bool) -> Tensor:
     """Whether each input is an admissible success, bool `[N]`."""
     return (decisions(case, x) != case.labels) & contained(case, x, minimum_norm, budget=False)
@@ -120,16 +134,21 @@ def decisions(case: Case, x: Tensor) -> Tensor:
 
 def contained(case: Case, x: Tensor, minimum_norm: bool, *, budget: bool) -> Tensor:
     """Whether each input is allowed; float noise of other libraries is (1e-5, as an absolute change of a value)."""
-    eps = float("inf") if minimum_norm and not budget else case.eps
-    allowed = distance(case, x) <= eps * (1 + 1e-3) + 1e-5
     inside = (x >= -1e-5).flatten(1).all(1) & (x <= 1 + 1e-5).flatten(1).all(1)
-    return allowed & inside
+    if case.norm == "spatial":
+        return inside & _region(case).contains(x.to(case.inputs))
+    eps = float("inf") if minimum_norm and not budget else case.eps
+    return inside & (distance(case, x) <= eps * (1 + 1e-3) + 1e-5)
 
 
 def distance(case: Case, x: Tensor) -> Tensor:
     """In the case's norm, `[N]`."""
-    region = BALLS[case.norm](eps=case.eps).around(case.inputs, Bounds())
-    return region.distance(x.to(case.inputs))
+    return _region(case).distance(x.to(case.inputs))
+
+
+def _region(case: Case) -> Region:
+    region: Region = THREAT_MODELS[case.norm](eps=case.eps).around(case.inputs, Bounds())
+    return region
 
 
 def show(rows: Sequence[Row]) -> None:
@@ -151,6 +170,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=("",), help="matches whose title begins with one of these")
     parser.add_argument("--model", help="matches on this model")
     parser.add_argument("--norm")
+    parser.add_argument("--without", nargs="+", default=(), help="contestants to leave out, such as ART")
     parser.add_argument("--samples", type=int, help="at most so many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=256)
@@ -169,7 +189,7 @@ def main() -> None:
         except MissingError as missing:
             print(f"\n{match.title}: {missing}")
             continue
-        found = compete(match, case, asked.rounds)
+        found = compete(match, case, asked.rounds, asked.without)
         show(found)
         rows += found
         if asked.out:

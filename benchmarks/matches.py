@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from peers import Contestant, art, foolbox, official_autoattack, ours, torchattacks
+from peers import Contestant, adv_lib, art, cleverhans_spsa, foolbox, official_autoattack, ours, torchattacks
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ MATCHES = [
         {
             "torchattacks": torchattacks("APGD", norm="Linf", steps=100, n_restarts=1),
             "ART": art("AutoProjectedGradientDescent", eps_step=2 * SMALL, max_iter=100, nb_random_init=1),
+            "adv-lib": adv_lib("apgd", norm=True, budget=True, loss_function="ce"),
         },
     ),
     single(
@@ -138,14 +139,20 @@ MATCHES = [
         "linf",
         SMALL,
         "apgd(steps=100, loss='dlr')",
-        {"torchattacks": torchattacks("APGD", norm="Linf", steps=100, n_restarts=1, loss="dlr")},
+        {
+            "torchattacks": torchattacks("APGD", norm="Linf", steps=100, n_restarts=1, loss="dlr"),
+            "adv-lib": adv_lib("apgd", norm=True, budget=True),
+        },
     ),
     single(
         "apgd, targeted dlr, 9 targets of 100 steps",
         "linf",
         SMALL,
         "apgd(steps=100, loss='targeted-dlr')",
-        {"torchattacks": torchattacks("APGDT", norm="Linf", steps=100, n_restarts=1)},
+        {
+            "torchattacks": torchattacks("APGDT", norm="Linf", steps=100, n_restarts=1),
+            "adv-lib": adv_lib("apgd_targeted", norm=True, budget=True),
+        },
     ),
     single(
         "square, 500 queries",
@@ -187,31 +194,50 @@ MATCHES = [
         "linf",
         SMALL,
         "fmn(steps=100)",
-        {"foolbox": foolbox("LInfFMNAttack", minimum_norm=True, steps=100)},
+        {
+            "foolbox": foolbox("LInfFMNAttack", minimum_norm=True, steps=100),
+            "adv-lib": adv_lib("fmn", norm=True, steps=100),
+        },
     ),
     nearest(
         "fmn in l2, 100 steps",
         "l2",
         0.5,
         "fmn(steps=100)",
-        {"foolbox": foolbox("L2FMNAttack", minimum_norm=True, steps=100)},
+        {
+            "foolbox": foolbox("L2FMNAttack", minimum_norm=True, steps=100),
+            "adv-lib": adv_lib("fmn", norm=True, steps=100),
+        },
     ),
     nearest(
         "fmn in l1, 100 steps",
         "l1",
         6,
         "fmn(steps=100)",
-        {"foolbox": foolbox("L1FMNAttack", minimum_norm=True, steps=100)},
+        {
+            "foolbox": foolbox("L1FMNAttack", minimum_norm=True, steps=100),
+            "adv-lib": adv_lib("fmn", norm=True, steps=100),
+        },
     ),
     nearest(
         "fmn in l0, 100 steps",
         "l0",
         24,
         "fmn(steps=100)",
-        {"foolbox": foolbox("L0FMNAttack", minimum_norm=True, steps=100)},
+        {
+            "foolbox": foolbox("L0FMNAttack", minimum_norm=True, steps=100),
+            "adv-lib": adv_lib("fmn", norm=True, steps=100),
+        },
     ),
     nearest(
-        "ddn, 100 steps", "l2", 0.5, "ddn(steps=100)", {"foolbox": foolbox("DDNAttack", minimum_norm=True, steps=100)}
+        "ddn, 100 steps",
+        "l2",
+        0.5,
+        "ddn(steps=100)",
+        {
+            "foolbox": foolbox("DDNAttack", minimum_norm=True, steps=100),
+            "adv-lib": adv_lib("ddn", steps=100, levels=None),
+        },
     ),
     nearest(
         "deepfool, 50 steps",
@@ -222,6 +248,7 @@ MATCHES = [
             "torchattacks": torchattacks("DeepFool", steps=50),
             "foolbox": foolbox("L2DeepFoolAttack", minimum_norm=True, steps=50),
             "ART": art("DeepFool", budget=False, max_iter=50, epsilon=0.02),
+            "adv-lib": adv_lib("df", norm=True, steps=50),
         },
     ),
     nearest(
@@ -229,7 +256,10 @@ MATCHES = [
         "linf",
         SMALL,
         "deepfool",
-        {"foolbox": foolbox("LinfDeepFoolAttack", minimum_norm=True, steps=50)},
+        {
+            "foolbox": foolbox("LinfDeepFoolAttack", minimum_norm=True, steps=50),
+            "adv-lib": adv_lib("df", norm=True, steps=50),
+        },
     ),
     nearest(
         "cw, 5 searches of 200 steps",
@@ -239,6 +269,7 @@ MATCHES = [
         {
             "foolbox": foolbox("L2CarliniWagnerAttack", minimum_norm=True, steps=200, binary_search_steps=5),
             "ART": art("CarliniL2Method", budget=False, max_iter=200, binary_search_steps=5, initial_const=1e-3),
+            "adv-lib": adv_lib("carlini_wagner_l2", binary_search_steps=5, max_iterations=200),
         },
         50,
     ),
@@ -271,5 +302,58 @@ MATCHES = [
             "ART": art("HopSkipJump", budget=False, max_iter=12),
         },
         20,
+    ),
+    *(
+        nearest(
+            f"pdpgd in {norm}, 100 steps",
+            norm,
+            eps,
+            "pdpgd(steps=100, final_search=0)",
+            {"adv-lib": adv_lib("pdpgd", norm=True, num_steps=100)},
+        )
+        for norm, eps in (("linf", SMALL), ("l2", 0.5), ("l1", 6.0), ("l0", 24))
+    ),
+    nearest(
+        "sigma-zero, 100 steps", "l0", 24, "sigma-zero(steps=100)", {"adv-lib": adv_lib("sigma_zero", num_steps=100)}
+    ),
+    nearest("vfga", "l0", 24, "vfga", {"adv-lib": adv_lib("vfga", targeted=False)}, 50),
+    single(
+        "spsa, 10 steps of 64 pairs",
+        "linf",
+        SMALL,
+        f"spsa(queries=1290, pairs=64, learning_rate={STEP})",
+        {"CleverHans": cleverhans_spsa(nb_iter=10, spsa_samples=64, learning_rate=STEP)},
+        samples=50,
+    ),
+    single(
+        "simba, 500 queries",
+        "l2",
+        5.0,
+        "simba(queries=500)",
+        {"ART": art("SimBA", budget=False, probabilities=True, attack="px", max_iter=250, epsilon=0.2, batch_size=1)},
+        samples=50,
+    ),
+    single(
+        "rotation and translation, 775 places",
+        "spatial",
+        1,
+        "spatial",
+        {"foolbox": foolbox("SpatialAttack", budget=False, num_rotations=31, max_translation=3.2)},
+    ),
+    single(
+        "universal",
+        "linf",
+        LARGE,
+        "universal",
+        {
+            "ART": art(
+                "UniversalPerturbation",
+                labels=False,
+                attacker="deepfool",
+                attacker_params={"verbose": False},
+                norm=float("inf"),
+                max_iter=10,
+            )
+        },
     ),
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from robustbench_lab.sample_rng import SampleRng
 
 Contestant = Callable[[Case], Tensor]
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+ORDERS = {"linf": float("inf"), "l2": 2, "l1": 1, "l0": 0}
 
 
 @cache
@@ -98,22 +101,55 @@ def torchattacks(name: str, **params: Any) -> Contestant:
     return run
 
 
-def foolbox(name: str, *, minimum_norm: bool = False, **params: Any) -> Contestant:
-    """An attack of Foolbox."""
+def foolbox(name: str, *, minimum_norm: bool = False, budget: bool = True, **params: Any) -> Contestant:
+    """An attack of Foolbox. budget: whether it takes one."""
 
     def run(case: Case) -> Tensor:
         import foolbox as library
 
         model = library.PyTorchModel(case.model, bounds=(0, 1), device=case.device)
         attack = getattr(library.attacks, name)(**params)
-        budget = None if minimum_norm else case.eps
-        return torch.cat([attack(model, x, y, epsilons=budget)[0].detach() for x, y in _batches(case)])
+        given = {"epsilons": None if minimum_norm else case.eps} if budget else {}
+        return torch.cat([attack(model, x, y, **given)[0].detach() for x, y in _batches(case)])
 
     return run
 
 
-def art(name: str, *, budget: bool = True, labels: bool = True, **params: Any) -> Contestant:
-    """An evasion attack of ART. budget: whether it has one. labels: whether it is untargeted."""
+def adv_lib(name: str, *, norm: bool = False, budget: bool = False, **params: Any) -> Contestant:
+    """An attack of adv-lib. norm: whether it takes one. budget: whether it takes one, and finds not the nearest."""
+
+    def run(case: Case) -> Tensor:
+        # It imports visdom, for curves that nobody asks for here, and which today's setuptools cannot build.
+        sys.modules.setdefault("visdom", ModuleType("visdom"))
+        from adv_lib import attacks as library
+
+        given = {"norm": ORDERS[case.norm]} if norm else {}
+        given |= {"eps": case.eps} if budget else {}
+        attack = getattr(library, name)
+        return torch.cat([attack(case.model, x, y, **given, **params).detach() for x, y in _batches(case)])
+
+    return run
+
+
+def cleverhans_spsa(**params: Any) -> Contestant:
+    """CleverHans' SPSA, which takes one sample at a time."""
+
+    def run(case: Case) -> Tensor:
+        from cleverhans.torch.attacks.spsa import spsa
+
+        limits = {"eps": case.eps, "norm": ORDERS[case.norm], "clip_min": 0.0, "clip_max": 1.0}
+        return spsa(case.model, case.inputs.clone(), y=case.labels, **limits, **params, sanity_checks=False).detach()
+
+    return run
+
+
+def art(
+    name: str, *, budget: bool = True, labels: bool = True, probabilities: bool = False, **params: Any
+) -> Contestant:
+    """An evasion attack of ART.
+
+    budget: whether it has one. labels: whether it is untargeted. probabilities: whether the model must report these.
+    """
 
     def run(case: Case) -> Tensor:
         from art.attacks import evasion
@@ -124,13 +160,20 @@ def art(name: str, *, budget: bool = True, labels: bool = True, **params: Any) -
         shape = tuple(case.inputs.shape[1:])
         kind = "gpu" if case.inputs.is_cuda else "cpu"
         wrapped = PyTorchClassifier(
-            _Float32(case.model), nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type=kind
+            nn.Sequential(_Float32(case.model), *([nn.Softmax(1)] if probabilities else [])),
+            nn.CrossEntropyLoss(),
+            shape,
+            classes,
+            clip_values=(0, 1),
+            device_type=kind,
         )
         eps = {"eps": case.eps} if budget else {}
         # Its own default is one sample at a time for some attacks, 32 for others.
-        attack = getattr(evasion, name)(wrapped, **eps, **params, batch_size=case.batch_size)
+        attack = getattr(evasion, name)(wrapped, **eps, **{"batch_size": case.batch_size, **params})
         attack.verbose = False
-        made = attack.generate(case.inputs.cpu().numpy(), case.labels.cpu().numpy() if labels else None)
+        made = attack.generate(
+            case.inputs.cpu().numpy(), nn.functional.one_hot(case.labels, classes).cpu().numpy() if labels else None
+        )
         return torch.from_numpy(np.asarray(made)).float().to(case.device)
 
     return run

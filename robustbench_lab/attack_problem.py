@@ -293,20 +293,25 @@ class AttackProblem:
         """Loss, gradient, success and prediction of each input: one forward and one backward pass a sample."""
         return self._probe(x, loss, given, candidate, None, keep_prediction=True)
 
-    def logits_and_jacobian(self, x: Tensor, classes: Tensor, *, candidate: Candidate = True) -> tuple[Tensor, Tensor]:
+    def logits_and_jacobian(
+        self, x: Tensor, classes: Tensor, against: Tensor | None = None, *, candidate: Candidate = True
+    ) -> tuple[Tensor, Tensor]:
         """Logits `[A, K]`, and the gradient of those of some classes, `[A, M, ...]`: one forward and M backward passes.
 
-        classes: int64 `[A, M]`, the classes for each sample.
+        classes: int64 `[A, M]`, for each sample. against: int64 `[A]`, a class whose logit is first taken off theirs.
         """
         check_like(x, self.clean)
         x = self._possible(x, candidate)
-        pieces = [
-            self._memory.within(part, lambda piece: self._jacobian(x, piece, classes, candidate))
-            for part in self._memory.parts(len(self._open))
-        ]
-        if not pieces:
-            return x.new_empty(0, 0), x.new_empty(0, classes.shape[1], *x.shape[1:])
-        logits, jacobian = join_results(pieces)
+
+        def read(part: slice) -> tuple[Tensor, Tensor]:
+            over = None if against is None else against[part]
+            logits, jacobian, judgement = self._queries.jacobian(x[part], self._pieces[part].goal, classes[part], over)
+            self._offer(x, part, judgement, candidate)
+            return logits, jacobian
+
+        pieces = [self._memory.within(part, read) for part in self._memory.parts(len(self._open))]
+        nothing = (x.new_empty(0, 0), x.new_empty(0, classes.shape[1], *x.shape[1:]))
+        logits, jacobian = join_results(pieces) if pieces else nothing
         return logits, jacobian
 
     def loss(
@@ -479,11 +484,6 @@ class AttackProblem:
         if last := self._last_search:
             losses, gradient = losses[last:], None if gradient is None else gradient[last:]
         self.trace.observe(losses, gradient)
-
-    def _jacobian(self, x: Tensor, part: slice, classes: Tensor, candidate: Candidate) -> tuple[Tensor, Tensor]:
-        logits, jacobian, judgement = self._queries.jacobian(x[part], self._pieces[part].goal, classes[part])
-        self._offer(x, part, judgement, candidate)
-        return logits, jacobian
 
     def _offer(self, x: Tensor, part: slice, judgement: Judgement, candidate: Candidate) -> None:
         if self._progress is not None:

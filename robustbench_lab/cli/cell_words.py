@@ -12,7 +12,7 @@ from robustbench_lab.report.formatting import duration_text, eps_text, metric_wo
 def cell_name(cell: Cell) -> str:
     """`pgd · digits-cnn · linf 8/255`; long labels are cut in the middle."""
     defended = cell.model.label if cell.defense.label == "none" else f"{cell.model.label} + {cell.defense.label}"
-    parts = (shorten(printable(cell.attack.label), 30), shorten(printable(defended), 36), cell.threat_model.name)
+    parts = (shorten(printable(cell.attack.label), 40), shorten(printable(defended), 36), cell.threat_model.name)
     return f"{' · '.join(parts)} {eps_text(cell.eps)}"
 
 

@@ -144,14 +144,22 @@ class ModelQueries:
         gradient, losses, success, damage = mean.values()
         return Slope(losses, gradient, mean_prediction(predictions)), Judgement(success, damage)
 
-    def jacobian(self, x: Tensor, goal: Any, classes: Tensor) -> tuple[Tensor, Tensor, Judgement]:
-        """Logits `[B, K]`, and the gradients of those of `classes` `[B, M]`, `[B, M, ...]`: M backward passes each."""
+    def jacobian(
+        self, x: Tensor, goal: Any, classes: Tensor, against: Tensor | None
+    ) -> tuple[Tensor, Tensor, Judgement]:
+        """Logits `[B, K]`, and the gradients of those of `classes` `[B, M]`, `[B, M, ...]`: M backward passes each.
+
+        against: int64 `[B]`, a class whose logit is first taken off theirs.
+        """
         leaf = x.detach().requires_grad_()
         mean = Mean()
         for _ in range(self.eot):
             with torch.enable_grad():
                 logits = self.model(leaf)
-                chosen = logits.gather(1, classes).sum(0)
+                chosen = logits.gather(1, classes)
+                if against is not None:
+                    chosen = chosen - logits.gather(1, against[:, None])
+                chosen = chosen.sum(0)
                 last = len(chosen) - 1
                 rows = [
                     torch.autograd.grad(one, leaf, retain_graph=number < last)[0] for number, one in enumerate(chosen)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rbl_attacks.score_based.estimated_gradient import estimated_gradient, gaussian, rademacher
+from rbl_attacks.score_based.estimated_gradient import Directions, drawn, estimated_gradient, gaussian, rademacher
 from rbl_attacks.score_based.nes import nes
 from rbl_attacks.score_based.spsa import spsa
 from robustbench_lab.attack_problem import AttackProblem
@@ -58,28 +58,43 @@ class Constant(nn.Module):
 # ---------------------------------------------------------------- directions
 
 
+def one(problem: AttackProblem, directions: Directions, draw: str) -> Tensor:
+    """One direction for each sample, `[A, ...]`."""
+    return next(drawn(problem, directions, 1, draw, 1))[0]
+
+
 @pytest.mark.parametrize("shape", [(1,), (5,), (3, 7), (2, 33, 5)])
 def test_rademacher_directions_are_signs(shape: tuple[int, ...]) -> None:
     problem = AttackProblem(setting_on(Constant(1, 0), shape, "linf", 0.1, Bounds()))
-    assert rademacher(problem, "a").abs().eq(1).all()
-    assert rademacher(problem, "a").shape == gaussian(problem, "a").shape == problem.clean.shape
+    assert one(problem, rademacher, "a").abs().eq(1).all()
+    assert one(problem, rademacher, "a").shape == one(problem, gaussian, "a").shape == problem.clean.shape
 
 
 @pytest.mark.parametrize(("directions", "fourth"), [(rademacher, 1.0), (gaussian, 3.0)])
-def test_directions_have_the_moments_they_should(directions: Attack, fourth: float) -> None:
+def test_directions_have_the_moments_they_should(directions: Directions, fourth: float) -> None:
     """Over 500,000 numbers: mean 0, variance 1, fourth moment 3 for normal ones, and no correlation of neighbours."""
     problem = AttackProblem(setting_on(Constant(1, 0), (50_000,), "linf", 0.1, Bounds()))
-    numbers = directions(problem, "a").double()
+    numbers = one(problem, directions, "a").double()
     assert numbers.mean().abs() < 0.007
     assert (numbers.square().mean() - 1).abs() < 0.01
     assert (numbers.pow(4).mean() - fourth).abs() < 0.08
     assert (numbers[:, 1:] * numbers[:, :-1]).mean().abs() < 0.007
     assert (numbers[1:] * numbers[:-1]).mean().abs() < 0.007
-    assert (numbers * directions(problem, "b")).mean().abs() < 0.007
+    assert (numbers * one(problem, directions, "b")).mean().abs() < 0.007
 
 
 @pytest.mark.parametrize("directions", [rademacher, gaussian])
-def test_on_a_linear_loss_the_estimate_comes_to_the_gradient(directions: Attack) -> None:
+def test_directions_are_the_same_however_many_go_together(directions: Directions) -> None:
+    problem = AttackProblem(setting_on(Constant(1, 0), (3, 50, 70), "linf", 0.1, Bounds()))
+    drawn_at_once = [torch.cat(list(drawn(problem, directions, 9, "a", at_once))) for at_once in (1, 4, 9)]
+    assert drawn_at_once[0].shape == (9, *problem.clean.shape)
+    assert torch.equal(drawn_at_once[0], drawn_at_once[1])
+    assert torch.equal(drawn_at_once[0], drawn_at_once[2])
+    assert len(drawn_at_once[0].unique(dim=0)) == 9
+
+
+@pytest.mark.parametrize("directions", [rademacher, gaussian])
+def test_on_a_linear_loss_the_estimate_comes_to_the_gradient(directions: Directions) -> None:
     """Its error falls with the root of the pairs: for D = 25 and 1000 pairs to about sqrt(25 / 1000) = 16%."""
     setting = half_space_setting(Linf(0.1))
     problem = AttackProblem(setting)

@@ -251,11 +251,27 @@ def test_attacks_reach_the_best_shift_of_a_linear_forecaster_and_no_more(
 
 
 @pytest.mark.parametrize("form", [{"steps": 2}, {"smooth": 0.1}, {"integer": True}, {"relative": True}], ids=str)
-def test_an_attack_without_gradients_finds_most_of_it(form: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["nes", "square"])
+def test_an_attack_without_gradients_finds_most_of_it(name: str, form: dict[str, Any]) -> None:
     setting = forecast_setting(Series(EPS, **form), Up(), whole="integer" in form)
-    audit = attacked(setting, "nes", queries=600)
+    audit = attacked(setting, name, queries=600)
     assert not [finding for finding in audit.problems if finding.code == "outside-threat-model"]
     assert (audit.outcomes.columns["shift"] >= 0.6 * best_shift(form, setting)).all()
+
+
+def test_square_finds_all_of_it_where_the_region_is_a_box() -> None:
+    setting = forecast_setting(Series(EPS), Up())
+    audit = attacked(setting, "square", queries=1000)
+    np.testing.assert_allclose(audit.outcomes.columns["shift"], best_shift({}, setting), rtol=1e-4)
+
+
+def test_square_in_l2_comes_near_the_longest_push_along_the_weights() -> None:
+    setting = forecast_setting(Series(1.0, norm="l2"), Up())
+    audit = attacked(setting, "square", queries=1500)
+    weight = LinearForecaster().mean_weight[:, None].expand(-1, 2) / 2
+    best = float(weight.norm())
+    assert (audit.outcomes.columns["shift"] <= best * 1.0001).all()
+    assert (audit.outcomes.columns["shift"] >= 0.8 * best).all()
 
 
 def test_what_is_0_has_no_relative_change() -> None:

@@ -291,6 +291,14 @@ def test_a_jacobian_costs_one_forward_and_one_backward_pass_a_class() -> None:
     assert (problem.counted_model.forward_passes, problem.counted_model.backward_passes) == (10, 30)
 
 
+def test_a_jacobian_against_a_class_is_the_difference_to_that_class() -> None:
+    problem = AttackProblem(replace(setting(samples=10), batch_size=3))
+    classes, against = torch.tensor([[0, 2]]).expand(10, 2), torch.arange(10) % 4
+    _, every = problem.logits_and_jacobian(problem.clean, torch.arange(4).expand(10, 4))
+    _, found = problem.logits_and_jacobian(problem.clean, classes, against)
+    assert torch.allclose(found, every[:, [0, 2]] - every[torch.arange(10), against, None], atol=1e-6)
+
+
 class NoisyLogits(nn.Module):
     """Adds noise of size 1 to the logits, in turn +1 and -1 on the first class."""
 

@@ -13,7 +13,7 @@ _CLASSES = 10
 def _fab_passes(params: Mapping[str, Any]) -> tuple[int, int]:
     targets = params["targets"]
     searches = params["restarts"] * (targets or 1)
-    gradients = _CLASSES if targets is None else 1
+    gradients = _CLASSES - 1 if targets is None else 1
     forward = 2 * params["steps"] * searches + 1 + (params["final_search"] + 2 if params["final_search"] else 0)
     return forward, gradients * params["steps"] * searches
 
@@ -44,7 +44,7 @@ SPECS: list[AttackSpec] = [
         threat_models=("linf", "l2"),
         minimum_norm=True,
         version="1",
-        estimate_passes=lambda params: (2 * params["steps"] + 1, params["candidates"] * params["steps"]),
+        estimate_passes=lambda params: (2 * params["steps"] + 1, (params["candidates"] - 1) * params["steps"]),
     ),
     AttackSpec(
         name="fmn",
@@ -92,7 +92,7 @@ SPECS: list[AttackSpec] = [
         threat_models=("l1",),
         minimum_norm=True,
         quick={"binary_search_steps": 3, "steps": 50},
-        version="1",
+        version="2",
         estimate_passes=lambda params: (
             params["binary_search_steps"] * (params["steps"] + 1) + 1 + params["final_search"],
             params["binary_search_steps"] * params["steps"] + 1,

@@ -28,7 +28,8 @@ def deepfool(
     """Shortest steps to the nearest boundary of the linearised model, until the sample is beyond it.
 
     steps: at most; a sample that is beyond the boundary takes no more of them, and no more passes.
-    candidates: how many of the most likely classes to look at, the true one among them; a backward pass for each.
+    candidates: how many of the most likely classes to look at, the true one among them; a backward pass for each of
+        the others.
     overshoot: the sum of the steps is lengthened by this share.
     """
     if problem.finished:

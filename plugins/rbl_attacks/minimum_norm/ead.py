@@ -50,7 +50,8 @@ def ead(
     step_size: at the start of a search, in units of the data's range; it falls to 0 with the square root.
     regularization: how much every change shrinks in a step, in units of the data's range; as in the authors' code
         whatever the step size.
-    abort_early: end a search that has not broken its sample where a tenth of the steps brought no progress.
+    abort_early: end a search where a tenth of the steps brought no progress, and in its second half one that has broken
+        its sample where they brought that no nearer.
     final_search: forward passes at the end, of a bisection between the clean and the nearest adversarial input; not
         in the paper.
     """
@@ -91,7 +92,7 @@ def _search(
     broken = torch.zeros_like(const, dtype=torch.bool)
     rows = torch.arange(len(const), device=const.device)
     point = ahead = torch.zeros_like(problem.clean)
-    cost_before = torch.full_like(const, math.inf)
+    cost_before = distance_before = torch.full_like(const, math.inf)
     every = math.ceil(steps / _CHECKS)
     for step in range(steps):
         probe = problem.probe(moved(problem, ahead), "margin")
@@ -100,8 +101,11 @@ def _search(
         if abort_early and step and step % every == 0:
             flat = ahead.flatten(1)
             cost = const * missed + regularization * flat.abs().sum(1) + flat.square().sum(1)
-            index = (broken[rows] | (cost <= _PROGRESS * cost_before)).nonzero().squeeze(1)
-            problem, rows, const, cost_before = problem.part(index), rows[index], const[index], cost[index]
+            distance = problem.nearest()
+            comes_nearer = (distance < distance_before) | (2 * step < steps)
+            index = ((cost <= _PROGRESS * cost_before) | (broken[rows] & comes_nearer)).nonzero().squeeze(1)
+            problem, rows, const = problem.part(index), rows[index], const[index]
+            cost_before, distance_before = cost[index], distance[index]
             point, ahead, gradient, missed = (one[index] for one in (point, ahead, gradient, missed))
             if problem.finished:
                 break

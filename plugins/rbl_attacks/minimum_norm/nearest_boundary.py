@@ -58,14 +58,13 @@ def nearest_boundary(
     The lead of the rival over the true class; of several rivals it is the one with the smallest |lead| / dual norm of
     the gradient (Moosavi-Dezfooli et al. 2016, eq. 8). Under a targeted objective the lead of the goal over all others.
 
-    rivals: int64 `[A, M]`. out: memory for the gradient where M is 1. One forward pass a sample; M + 1 backward passes,
-    or 1 where M is 1.
+    rivals: int64 `[A, M]`. out: memory for the gradient where M is 1. One forward and M backward passes a sample.
     """
     if isinstance(problem.objective, Targeted):
         return problem.loss_and_gradient(x, "margin", candidate=candidate, out=out)
     if rivals.shape[1] == 1:
         return problem.loss_and_gradient(x, _lead, given=(rivals,), candidate=candidate, out=out)
-    at_once = max(1, _NUMBERS_AT_ONCE // ((rivals.shape[1] + 1) * max(1, x[:1].numel())))
+    at_once = max(1, _NUMBERS_AT_ONCE // (rivals.shape[1] * max(1, x[:1].numel())))
     found = []
     for rows in torch.arange(len(x), device=x.device).split(at_once):
         permitted = candidate[rows] if isinstance(candidate, Tensor) else candidate
@@ -79,11 +78,8 @@ def _lead(logits: Tensor, label: Tensor, rival: Tensor) -> Tensor:
 
 
 def _nearest_of_several(part: AttackProblem, x: Tensor, rivals: Tensor, candidate: Candidate) -> tuple[Tensor, Tensor]:
-    classes = torch.cat([part.goal[:, None], rivals], dim=1)
-    logits, jacobian = part.logits_and_jacobian(x, classes, candidate=candidate)
-    scores = logits.gather(1, classes)
-    leads = scores[:, 1:] - scores[:, :1]
-    gradients = jacobian[:, 1:] - jacobian[:, :1]
+    logits, gradients = part.logits_and_jacobian(x, rivals, part.goal, candidate=candidate)
+    leads = logits.gather(1, rivals) - logits.gather(1, part.goal[:, None])
     size = torch.linalg.vector_norm(gradients.flatten(2), ord=_DUAL_ORDER[str(part.norm)], dim=2)
     nearest = (leads.abs() / (size + 1e-12)).argmin(1)
     each = torch.arange(len(x), device=x.device)

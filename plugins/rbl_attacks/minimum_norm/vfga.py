@@ -50,25 +50,32 @@ def _folded_normals(problem: AttackProblem, count: int, draw: str) -> Tensor:
 
 def _best_move(problem: AttackProblem, loss: Loss, x: Tensor, gradient: Tensor, sizes: Tensor) -> Tensor:
     """`x` with one more value changed, `[A, ...]`. sizes: `[A, 2 S]`, half of them for the value that rises."""
+    value, move, new = _moves(problem, x, gradient, sizes)
+    losses = torch.full_like(move, float("-inf"))
+    for some in torch.arange(move.shape[1], device=x.device).split(problem.searches_at_once):
+        row, column = (new[:, some] & ~problem.found()[:, None]).nonzero(as_tuple=True)  # a success ends the vote
+        if len(row):
+            column = some[column]
+            tried = _moved(problem, x[row], value[row, column, None], move[row, column, None])
+            losses[row, column] = problem.part(row).loss(tried, loss).nan_to_num_(float("-inf"))
+    best = losses.argmax(1, keepdim=True)
+    return _moved(problem, x, value.gather(1, best), move.gather(1, best))
+
+
+def _moves(problem: AttackProblem, x: Tensor, gradient: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The moves to vote on: which value, by how much, and whether it is not the same as one before, each `[A, 2 S]`."""
     down, up = room(problem, x)
     changed = (x != problem.clean).flatten(1)
-    best = x.new_full((len(x),), float("-inf"))
-    best_value, best_move = changed.new_zeros((len(x), 1), dtype=torch.int64), x.new_zeros(len(x), 1)
+    values, moves, new = [], [], []
     for sign, way, size in zip((1, -1), (up, down), sizes.chunk(2, 1), strict=True):
         value = (sign * gradient * way).masked_fill_(changed, float("-inf")).argmax(1, keepdim=True)
         share = size.clamp(max=1).sort(dim=1, descending=True).values
-        move = share * (sign * way).gather(1, value)
-        for number in range(move.shape[1]):
-            # All sizes of 1 and more end at the bound: the first of them is enough. A success ends the vote.
-            index = (((share[:, number] < 1) | (number == 0)) & ~problem.found()).nonzero().squeeze(1)
-            if not len(index):
-                continue
-            chosen, step = value[index], move[index, number, None]
-            loss_there = problem.part(index).loss(_moved(problem, x[index], chosen, step), loss)
-            better = loss_there > best[index]
-            rows = index[better]
-            best[rows], best_value[rows], best_move[rows] = loss_there[better], chosen[better], step[better]
-    return _moved(problem, x, best_value, best_move)
+        values.append(value.expand_as(share))
+        moves.append(share * (sign * way).gather(1, value))
+        # All sizes of 1 and more end at the bound: the first of them is enough.
+        new.append(share < 1)
+        new[-1][:, 0] = True
+    return torch.cat(values, 1), torch.cat(moves, 1), torch.cat(new, 1)
 
 
 def _moved(problem: AttackProblem, x: Tensor, value: Tensor, step: Tensor) -> Tensor:

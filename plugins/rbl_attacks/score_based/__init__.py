@@ -45,6 +45,17 @@ SPECS = [
         estimate_passes=lambda params: (params["restarts"] * params["queries"], 0),
     ),
     AttackSpec(
+        name="square",
+        factory="rbl_attacks.score_based.square:square_on_series",
+        summary="random search over stretches of steps, after Andriushchenko et al. 2020",
+        access=Access.SCORES,
+        tasks=("forecasting",),
+        threat_models=("linf", "l2", "series"),
+        quick={"queries": 200},
+        version="1",
+        estimate_passes=lambda params: (params["restarts"] * params["queries"], 0),
+    ),
+    AttackSpec(
         name="nes",
         factory="rbl_attacks.score_based.nes:nes",
         summary="PGD along gradients estimated from Gaussian directions (Ilyas et al. 2018)",
@@ -52,7 +63,7 @@ SPECS = [
         tasks=(),
         threat_models=GRADIENT_STEPS,
         quick={"queries": 200},
-        version="1",
+        version="2",
         estimate_passes=_queries,
     ),
     AttackSpec(
@@ -63,7 +74,7 @@ SPECS = [
         tasks=(),
         threat_models=("linf", "l2", "series"),
         quick={"queries": 200},
-        version="2",
+        version="3",
         estimate_passes=_queries,
     ),
     AttackSpec(

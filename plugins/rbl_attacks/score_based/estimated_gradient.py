@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -12,12 +13,21 @@ from torch import Tensor
 
 from robustbench_lab.attack_problem import AttackProblem
 
-Directions = Callable[[AttackProblem, str], Tensor]
-"""Of a problem and the name of a draw: one direction for each open sample, `[A, ...]`."""
-
 BITS = 24
 """Random bits in one uniform number."""
 LEVELS = 1 << (BITS // 2)
+DRAWN_AT_ONCE = 1 << 16
+"""Elements of directions whose random numbers are drawn together: a draw of few costs as much as one of thousands."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """How directions are made of random 24-bit integers."""
+
+    elements: int
+    """Those that one integer makes."""
+    make: Callable[[Tensor], Tensor]
+    """Integers int32 `[..., W]` to elements `[..., W, elements]`."""
 
 
 def estimated_gradient(
@@ -33,43 +43,53 @@ def estimated_gradient(
     """The mean over `pairs` directions v of `v * (loss(x + radius v) - loss(x - radius v)) / (2 radius)`, `[A, ...]`.
 
     The directions are in units of the budget (`problem.unit`), as the radius is. The points looked at may lie outside
-    the region, so none of them is a candidate. Where the loss is no number, the direction counts as flat.
+    the region, so none of them is a candidate. Where the loss is no number, the direction counts as flat. Where samples
+    are few, several directions go into one batch.
     """
     gradient = torch.zeros_like(x)
-    for pair in range(pairs):
-        direction = directions(problem, f"{draw}/{pair}").mul_(problem.unit)
-        ahead = problem.loss(x.add(direction, alpha=radius), loss, candidate=False)
-        behind = problem.loss(x.sub(direction, alpha=radius), loss, candidate=False)
-        slope = ((ahead - behind) / (2 * radius * pairs)).nan_to_num_(0, 0, 0)
-        gradient.addcmul_(direction, slope.view(-1, *[1] * (x.ndim - 1)))
+    at_once = min(pairs, max(1, problem.searches_at_once // 2))
+    several = {}
+    for ways in drawn(problem, directions, pairs, draw, at_once):
+        ways.mul_(problem.unit)
+        if len(ways) not in several:
+            several[len(ways)] = problem.repeated(2 * len(ways))
+        points = torch.cat([x.add(ways, alpha=radius), x.sub(ways, alpha=radius)])
+        ahead, behind = several[len(ways)].loss(points.flatten(0, 1), loss, candidate=False).view(2, len(ways), len(x))
+        slopes = ((ahead - behind) / (2 * radius * pairs)).nan_to_num_(0, 0, 0)
+        for way, slope in zip(ways, slopes, strict=True):
+            gradient.addcmul_(way, slope.view(-1, *[1] * (x.ndim - 1)))
     return gradient / problem.unit**2
 
 
-def rademacher(problem: AttackProblem, draw: str) -> Tensor:
-    """-1 or 1 for each input element, with equal chances, `[A, ...]`."""
-    words = _words(problem, draw, BITS)
-    flags = (words[:, :, None] >> torch.arange(BITS, dtype=words.dtype, device=words.device)) & 1
-    return _cut(flags.flatten(1), problem.clean).to(problem.clean.dtype).mul_(2).sub_(1)
+def drawn(problem: AttackProblem, directions: Directions, pairs: int, draw: str, at_once: int) -> Iterator[Tensor]:
+    """All directions, `[P, A, ...]` with at most `at_once` for P; the same whatever that is."""
+    shape = problem.clean.shape
+    dimension = math.prod(shape[1:])
+    together = max(1, DRAWN_AT_ONCE // dimension)
+    for first in range(0, pairs, together):
+        words = (min(together, pairs - first), -(-dimension // directions.elements))
+        numbers = (problem.uniform(f"{draw}/{first}", words) * (1 << BITS)).to(torch.int32)
+        for some in numbers.transpose(0, 1).split(at_once):
+            yield directions.make(some).flatten(2)[:, :, :dimension].reshape(-1, *shape)
 
 
-def gaussian(problem: AttackProblem, draw: str) -> Tensor:
-    """Standard normal numbers in 4096 steps of equal chance, `[A, ...]`: a third of the time that exact ones take.
-
-    They reach from -3.6 to 3.6; for a mean over directions only their independence and their variance of 1 count.
-    """
-    words = _words(problem, draw, 2)
-    halves = _cut(torch.stack([words >> (BITS // 2), words & (LEVELS - 1)], dim=2).flatten(1), problem.clean)
-    return _normal_steps(words.device).index_select(0, halves.flatten()).view_as(problem.clean)
+def _signs(words: Tensor) -> Tensor:
+    bits = (words[..., None] >> torch.arange(BITS, dtype=words.dtype, device=words.device)) & 1
+    return bits.float().mul_(2).sub_(1)
 
 
-def _words(problem: AttackProblem, draw: str, elements: int) -> Tensor:
-    """24-bit integers, one for so many elements, int32 `[A, words]`."""
-    count = -(-math.prod(problem.clean.shape[1:]) // elements)
-    return (problem.uniform(draw, (count,)) * (1 << BITS)).to(torch.int32)
+def _normals(words: Tensor) -> Tensor:
+    halves = torch.stack([words >> (BITS // 2), words & (LEVELS - 1)], dim=-1)
+    return _normal_steps(words.device)[halves]
 
 
-def _cut(values: Tensor, like: Tensor) -> Tensor:
-    return values[:, : math.prod(like.shape[1:])].reshape(like.shape)
+rademacher = Directions(BITS, _signs)
+"""-1 or 1 for each input element, with equal chances."""
+gaussian = Directions(2, _normals)
+"""Standard normal numbers in 4096 steps of equal chance: a third of the time that exact ones take.
+
+They reach from -3.6 to 3.6; for a mean over directions only their independence and their variance of 1 count.
+"""
 
 
 @lru_cache(maxsize=8)

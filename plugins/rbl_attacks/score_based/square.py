@@ -8,6 +8,7 @@ and the last row and column are reached, as in the paper.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from rbl_attacks.score_based.image_windows import ImageShape
 from rbl_attacks.score_based.square_bumps import L2Bumps
 from rbl_attacks.score_based.square_corners import Corners
 from rbl_attacks.score_based.square_sparse_bumps import L1Bumps
+from rbl_attacks.score_based.square_stretches import Stretches
 from robustbench_lab.attack_problem import AttackProblem
 from robustbench_lab.errors import SkipCell
 
@@ -82,7 +84,7 @@ def square(
     which is AutoAttack's way, and weaker where there are few.
     loss: one of the objective's losses; the paper takes the margin, and `ce` for targeted attacks.
     """
-    _attack(problem, queries, p_init, restarts, loss, rescale=rescale)
+    _attack(problem, _windows, queries, p_init, restarts, loss, rescale=rescale)
 
 
 def square_on_sets(
@@ -99,21 +101,48 @@ def square_on_sets(
     queries, p_init, restarts, rescale: as in `square`.
     loss: one of the objective's losses; None: its usual one.
     """
-    _attack(problem, queries, p_init, restarts, loss, rescale=rescale)
+    _attack(problem, _windows, queries, p_init, restarts, loss, rescale=rescale)
+
+
+def square_on_series(
+    problem: AttackProblem,
+    *,
+    queries: Annotated[int, Field(ge=2)] = 5000,
+    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8,
+    restarts: Annotated[int, Field(ge=1)] = 1,
+    rescale: bool = True,
+    loss: str | None = None,
+) -> None:
+    """Random search over stretches of a history, which has no squares; not in the paper.
+
+    p_init: share of the steps in the first stretches.
+    queries, restarts, rescale: as in `square`.
+    loss: one of the objective's losses; None: its usual one.
+    """
+    _attack(problem, Stretches, queries, p_init, restarts, loss, rescale=rescale)
 
 
 def _attack(
-    problem: AttackProblem, queries: int, p_init: float, restarts: int, loss: str | None, *, rescale: bool
+    problem: AttackProblem,
+    kind: Callable[[AttackProblem], Moves],
+    queries: int,
+    p_init: float,
+    restarts: int,
+    loss: str | None,
+    *,
+    rescale: bool,
 ) -> None:
+    pace = SCHEDULED / queries if rescale else 1.0
     for restart in range(restarts):
-        _search(problem, queries, p_init, f"square/{restart}", loss, SCHEDULED / queries if rescale else 1.0)
+        _search(problem, kind(problem), queries, p_init, f"square/{restart}", loss, pace)
         if problem.finished:
             return
 
 
-def _search(problem: AttackProblem, queries: int, p_init: float, draw: str, loss: str | None, pace: float) -> None:
+def _search(
+    problem: AttackProblem, moves: Moves, queries: int, p_init: float, draw: str, loss: str | None, pace: float
+) -> None:
     """pace: of the schedule's iterations, those that one query takes."""
-    moves = _moves(problem)
     planned = 0.0
     best = _known(problem.loss(moves.start(f"{draw}/start"), loss))
     best, *moves.state = problem.drop_done(best, *moves.state)
@@ -138,7 +167,8 @@ def _search(problem: AttackProblem, queries: int, p_init: float, draw: str, loss
         problem.drop_done()
 
 
-def _moves(problem: AttackProblem) -> Moves:
+def _windows(problem: AttackProblem) -> Moves:
+    """Those of the threat model's norm."""
     image = ImageShape.of(tuple(problem.clean.shape[1:]))
     if problem.norm == "linf":
         return Corners(problem, image)
