@@ -305,13 +305,23 @@ MATCHES = [
     ),
     *(
         nearest(
-            f"pdpgd in {norm}, 100 steps",
+            f"pdpgd in {norm}, 500 steps",
             norm,
             eps,
-            "pdpgd(steps=100, final_search=0)",
-            {"adv-lib": adv_lib("pdpgd", norm=True, num_steps=100)},
+            "pdpgd",
+            {"adv-lib": adv_lib("pdpgd", norm=True, proximal_operator=proximal)},
+            samples=100,
         )
-        for norm, eps in (("linf", SMALL), ("l2", 0.5), ("l1", 6.0), ("l0", 24))
+        # In l0 adv-lib advises to take the proximal operator of the l2/3 "norm".
+        for norm, eps, proximal in (("linf", SMALL, None), ("l2", 0.5, None), ("l1", 6.0, None), ("l0", 24, 23))
+    ),
+    nearest(
+        "sigma-zero, 1000 steps",
+        "l0",
+        24,
+        "sigma-zero",
+        {"adv-lib": adv_lib("sigma_zero")},
+        100,
     ),
     nearest(
         "sigma-zero, 100 steps", "l0", 24, "sigma-zero(steps=100)", {"adv-lib": adv_lib("sigma_zero", num_steps=100)}

@@ -105,7 +105,7 @@ SPECS: list[AttackSpec] = [
         threat_models=("linf", "l2", "l1", "l0"),
         minimum_norm=True,
         quick={"steps": 100},
-        version="1",
+        version="2",
         estimate_passes=lambda params: (params["steps"] + 1 + params["final_search"], params["steps"]),
     ),
     AttackSpec(

@@ -33,7 +33,7 @@ def pdpgd(
     steps: Annotated[int, Field(ge=1)] = 500,
     step_size: Rate = 0.1,
     final_step: Share = 0.01,
-    initial_ratio: Rate = 0.1,
+    initial_ratio: Rate = 0.03,
     dual_step: Rate = 0.1,
     final_dual_step: Share = 0.1,
     final_search: Annotated[int, Field(ge=0)] = 10,
