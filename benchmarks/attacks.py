@@ -29,8 +29,10 @@ from robustbench_lab.contracts import Bounds, Region
 from robustbench_lab.passes.prediction import predict_in_batches
 from robustbench_lab.threat_models.natural import Spatial
 from robustbench_lab.threat_models.norm_balls import L0, L1, L2, Linf
+from robustbench_lab.threat_models.patch import Patch
 
-THREAT_MODELS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0, "spatial": Spatial}
+NORMS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
+THREAT_MODELS = {**NORMS, "spatial": Spatial, "patch": Patch}
 KNOW_WHAT_BROKE = {"robustbench-lab", "swift", "official", "official AutoAttack", "foolbox"}
 """The others hand back inputs alone: who wants to know what they broke asks the model once more."""
 
@@ -135,7 +137,7 @@ def decisions(case: Case, x: Tensor) -> Tensor:
 def contained(case: Case, x: Tensor, minimum_norm: bool, *, budget: bool) -> Tensor:
     """Whether each input is allowed; float noise of other libraries is (1e-5, as an absolute change of a value)."""
     inside = (x >= -1e-5).flatten(1).all(1) & (x <= 1 + 1e-5).flatten(1).all(1)
-    if case.norm == "spatial":
+    if case.norm not in NORMS:
         return inside & _region(case).contains(x.to(case.inputs))
     eps = float("inf") if minimum_norm and not budget else case.eps
     return inside & (distance(case, x) <= eps * (1 + 1e-3) + 1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from peers import Contestant, adv_lib, art, cleverhans_spsa, foolbox, official_autoattack, ours, torchattacks
+from peers import Contestant, adv_lib, art, art_patch, cleverhans_spsa, foolbox, official_autoattack, ours, torchattacks
 
 
 @dataclass(frozen=True)
@@ -365,5 +365,13 @@ MATCHES = [
                 max_iter=10,
             )
         },
+    ),
+    single(
+        "patch, 500 steps of 128",
+        "patch",
+        1 / 16,
+        "adversarial-patch",
+        {"ART": art_patch(max_iter=89, batch_size=128, learning_rate=0.05)},
+        samples=1000,
     ),
 ]

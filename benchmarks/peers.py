@@ -24,6 +24,7 @@ from robustbench_lab.evaluation.workbench import ready
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.problem_parts.problem_setting import ProblemSetting
 from robustbench_lab.sample_rng import SampleRng
+from robustbench_lab.threat_models.patch import Patch
 
 Contestant = Callable[[Case], Tensor]
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -153,20 +154,8 @@ def art(
 
     def run(case: Case) -> Tensor:
         from art.attacks import evasion
-        from art.estimators.classification import PyTorchClassifier
 
-        with torch.inference_mode():
-            classes = case.model.model(case.inputs[:1]).shape[1]
-        shape = tuple(case.inputs.shape[1:])
-        kind = "gpu" if case.inputs.is_cuda else "cpu"
-        wrapped = PyTorchClassifier(
-            nn.Sequential(_Float32(case.model), *([nn.Softmax(1)] if probabilities else [])),
-            nn.CrossEntropyLoss(),
-            shape,
-            classes,
-            clip_values=(0, 1),
-            device_type=kind,
-        )
+        wrapped, classes = _art_classifier(case, probabilities=probabilities)
         eps = {"eps": case.eps} if budget else {}
         # Its own default is one sample at a time for some attacks, 32 for others.
         attack = getattr(evasion, name)(wrapped, **eps, **{"batch_size": case.batch_size, **params})
@@ -177,6 +166,50 @@ def art(
         return torch.from_numpy(np.asarray(made)).float().to(case.device)
 
     return run
+
+
+def art_patch(**params: Any) -> Contestant:
+    """ART's patch, trained at the angles and sizes of ours, and shown as ours is: upright, at a random place."""
+
+    def run(case: Case) -> Tensor:
+        from art.attacks.evasion import AdversarialPatchPyTorch
+
+        wrapped, classes = _art_classifier(case)
+        channels, height, width = case.inputs.shape[1:]
+        side = Patch(case.eps).side(height, width)
+        attack = AdversarialPatchPyTorch(
+            wrapped,
+            rotation_max=20.0,
+            scale_min=0.8 * side / height,
+            scale_max=side / height,
+            patch_shape=(channels, side, side),
+            patch_type="square",
+            targeted=False,
+            verbose=False,
+            **params,
+        )
+        labels = nn.functional.one_hot(case.labels, classes)
+        patch, _ = attack.generate(case.inputs.cpu().numpy(), labels.cpu().numpy())
+        made, random = case.inputs.clone(), torch.Generator().manual_seed(0)
+        for image in made:
+            top, left = (int(torch.randint(size - side + 1, (1,), generator=random)) for size in (height, width))
+            image[:, top : top + side, left : left + side] = torch.from_numpy(patch)
+        return made
+
+    return run
+
+
+def _art_classifier(case: Case, *, probabilities: bool = False) -> tuple[Any, int]:
+    """The case's model as ART takes it, and the number of its classes."""
+    from art.estimators.classification import PyTorchClassifier
+
+    with torch.inference_mode():
+        classes = case.model.model(case.inputs[:1]).shape[1]
+    model = nn.Sequential(_Float32(case.model), *([nn.Softmax(1)] if probabilities else []))
+    kind = "gpu" if case.inputs.is_cuda else "cpu"
+    shape = tuple(case.inputs.shape[1:])
+    wrapped = PyTorchClassifier(model, nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type=kind)
+    return wrapped, classes
 
 
 class _Float32(nn.Module):

@@ -47,11 +47,11 @@ def difgsm(
     for step in range(steps):
         numbers = problem.uniform(f"diversity/{step}", (4,))
         unchanged = numbers[:, 0] >= diversity_prob
-        change = ShrinkAndPad.random(numbers[:, 1:], (x.shape[2], x.shape[3]), resize_rate)
-        keep = unchanged[:, None, None, None]
-        seen = torch.where(keep, x, change.apply(x - black) + black)
+        changed = (~unchanged).nonzero().squeeze(1)
+        change = ShrinkAndPad.random(numbers[changed, 1:], (x.shape[2], x.shape[3]), resize_rate)
+        seen = x.index_copy(0, changed, change.apply(x[changed] - black) + black)
         _, gradient = problem.loss_and_gradient(seen, loss, candidate=unchanged)
-        gradient = torch.where(keep, gradient, change.pull_back(gradient))
+        gradient.index_copy_(0, changed, change.pull_back(gradient[changed]))
         x, velocity, gradient = problem.drop_done(x, velocity, gradient)
         if problem.finished:
             return
