@@ -310,7 +310,7 @@ MATCHES = [
             eps,
             "pdpgd",
             {"adv-lib": adv_lib("pdpgd", norm=True, proximal_operator=proximal)},
-            samples=100,
+            100 if norm == "linf" else 200,
         )
         # In l0 adv-lib advises to take the proximal operator of the l2/3 "norm".
         for norm, eps, proximal in (("linf", SMALL, None), ("l2", 0.5, None), ("l1", 6.0, None), ("l0", 24, 23))
