@@ -72,7 +72,7 @@ SPECS: list[AttackSpec] = [
         threat_models=("l2",),
         minimum_norm=True,
         quick={"steps": 50, "binary_search_steps": 3},
-        version="1",
+        version="2",
         estimate_passes=lambda params: 2 * (params["binary_search_steps"] * params["steps"],),
     ),
     AttackSpec(

@@ -13,7 +13,7 @@ from rbl_attacks.minimum_norm.unit_scale import unit
 from robustbench_lab.attack_problem import AttackProblem
 
 _CHECKS = 10
-_PROGRESS = 0.9999
+_PROGRESS = 0.997
 _FINAL_STEP = 0.01
 """Adam's last learning rate relative to the first."""
 
@@ -33,8 +33,8 @@ def cw(
 
     The nearest input that succeeds is kept (the authors' confidence of 0). Four things differ from the authors' code.
     The bounds are kept by projection (the first way of section V-B), since their change of variables, a tanh, hardly
-    moves values near a bound, such as a black background. A sample whose loss has not fallen by a ten thousandth in a
-    tenth of the steps is done with its c; there whole batches are. The learning rate falls geometrically. A value of c
+    moves values near a bound, such as a black background. A sample whose loss has not fallen by 0.3% in a tenth of the
+    steps is done with its c; there whole batches are, at 0.01%. The learning rate falls geometrically. A value of c
     counts as large enough where its last steps succeed; there one success does, which the first step, of a length that
     does not depend on c, may bring.
 
