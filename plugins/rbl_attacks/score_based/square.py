@@ -34,6 +34,8 @@ class Moves(Protocol):
     """How one norm changes its inputs. `state` is what has to be cut when samples are done."""
 
     state: tuple[Tensor, ...]
+    least_gain: float
+    """What the loss must rise by for a change to be kept, as a share of itself."""
 
     def numbers(self) -> int:
         """Uniform numbers that one change takes for each sample."""
@@ -156,8 +158,8 @@ def _search(
         if turn == 0 or share != planned:
             plan, first, planned = moves.plan(share, numbers[:, turn:]), turn, share
         reached = _known(problem.loss(moves.change(*(one[:, turn - first] for one in plan)), loss))
-        better = reached > best
-        best = torch.maximum(best, reached)
+        better = reached > _bar(best, moves.least_gain)
+        best = torch.where(better, reached, best)
         moves.settle(better)
         count = len(plan)
         best, numbers, *held = problem.drop_done(best, numbers, *plan, *moves.state)
@@ -181,6 +183,10 @@ def _windows(problem: AttackProblem) -> Moves:
 
 def _share(p_init: float, query: int) -> float:
     return p_init / 2.0 ** sum(query > halving for halving in HALVINGS)
+
+
+def _bar(best: Tensor, gain: float) -> Tensor:
+    return best + (gain * best.abs()).nan_to_num_(0, 0, 0) if gain else best
 
 
 def _known(loss: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class Bumps(ABC):
 
     order: ClassVar[int]
     """p of the norm."""
+    least_gain = 0.0
 
     def __init__(self, problem: AttackProblem, image: ImageShape) -> None:
         self._problem, self._image = problem, image

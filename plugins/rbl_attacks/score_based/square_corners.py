@@ -14,6 +14,8 @@ class Corners:
     Only the window is touched: the inputs are kept flat, and a change that does not pay is written back.
     """
 
+    least_gain = 0.0
+
     def __init__(self, problem: AttackProblem, image: ImageShape) -> None:
         self._problem, self._image = problem, image
         self.state: tuple[Tensor, ...] = ()

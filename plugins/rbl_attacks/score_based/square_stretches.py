@@ -18,6 +18,9 @@ class Stretches:
     what the push leads to: few steps, no steep changes, a length in l2.
     """
 
+    least_gain = 1e-5
+    """Where several series have one model, opposite pushes cancel out, and rounding would decide between equals."""
+
     def __init__(self, problem: AttackProblem) -> None:
         self._problem = problem
         self._steps, self._series = problem.clean.shape[1:]
