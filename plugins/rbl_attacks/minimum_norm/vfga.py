@@ -26,9 +26,8 @@ def vfga(problem: AttackProblem, *, steps: Count = 1000, samples: Count = 10) ->
     problem.new_search(ascends=False)
     loss = log_odds(problem)
     x = problem.clean.clone()
-    served = max(
-        1, math.prod(x.shape[1:]) // (2 * samples)
-    )  # steps that one draw, a number for each value, has enough for
+    # Steps that one draw, a number for each value, has enough for.
+    served = max(1, math.prod(x.shape[1:]) // (2 * samples))
     for step in range(steps):
         if step % served == 0:
             sizes = _folded_normals(problem, 2 * samples, f"sizes/{step}")
