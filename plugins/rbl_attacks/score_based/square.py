@@ -98,30 +98,15 @@ def square_on_sets(
     rescale: bool = True,
     loss: str | None = None,
 ) -> None:
-    """The same where a prediction is many at once, of objects or of pixels, and has no one margin.
+    """The same where a prediction is many at once, of objects, pixels or steps, and has no one margin.
+
+    Histories `[N, L, C]` have stretches of steps for squares, which is not in the paper.
 
     queries, p_init, restarts, rescale: as in `square`.
     loss: one of the objective's losses; None: its usual one.
     """
-    _attack(problem, _windows, queries, p_init, restarts, loss, rescale=rescale)
-
-
-def square_on_series(
-    problem: AttackProblem,
-    *,
-    queries: Annotated[int, Field(ge=2)] = 5000,
-    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8,
-    restarts: Annotated[int, Field(ge=1)] = 1,
-    rescale: bool = True,
-    loss: str | None = None,
-) -> None:
-    """Random search over stretches of a history, which has no squares; not in the paper.
-
-    p_init: share of the steps in the first stretches.
-    queries, restarts, rescale: as in `square`.
-    loss: one of the objective's losses; None: its usual one.
-    """
-    _attack(problem, Stretches, queries, p_init, restarts, loss, rescale=rescale)
+    kind = Stretches if problem.clean.ndim == 3 else _windows
+    _attack(problem, kind, queries, p_init, restarts, loss, rescale=rescale)
 
 
 def _attack(
