@@ -59,6 +59,7 @@ MATCHES = [
             "foolbox": foolbox("LinfFastGradientAttack"),
             "ART": art("FastGradientMethod"),
         },
+        samples=1000,
     ),
     single(
         "pgd, 40 steps",
@@ -274,15 +275,28 @@ MATCHES = [
         50,
     ),
     nearest(
-        "ead, 5 searches of 200 steps",
+        "ead, up to 5 searches of 200 steps that may end early",
         "l1",
         12.0,
-        "ead(steps=200, binary_search_steps=5)",
+        "ead(steps=200, binary_search_steps=5, around=0)",
+        {"foolbox": foolbox("EADAttack", minimum_norm=True, steps=200, binary_search_steps=5, decision_rule="L1")},
+    ),
+    nearest(
+        "ead, 5 whole searches of 200 steps",
+        "l1",
+        12.0,
+        "ead(steps=200, binary_search_steps=5, around=4, abort_early=False)",
         {
-            "foolbox": foolbox("EADAttack", minimum_norm=True, steps=200, binary_search_steps=5, decision_rule="L1"),
+            "foolbox": foolbox(
+                "EADAttack",
+                minimum_norm=True,
+                steps=200,
+                binary_search_steps=5,
+                decision_rule="L1",
+                abort_early=False,
+            ),
             "ART": art("ElasticNet", budget=False, max_iter=200, binary_search_steps=5, beta=0.01, decision_rule="L1"),
         },
-        50,
     ),
     nearest(
         "jsma, two values a step",

@@ -23,6 +23,7 @@ from robustbench_lab.contracts import Bounds
 from robustbench_lab.evaluation.workbench import ready
 from robustbench_lab.objectives import Untargeted
 from robustbench_lab.problem_parts.problem_setting import ProblemSetting
+from robustbench_lab.records import ResolvedComponent
 from robustbench_lab.sample_rng import SampleRng
 from robustbench_lab.threat_models.patch import Patch
 
@@ -41,9 +42,15 @@ def ours(text: str) -> Contestant:
     return partial(_run_ours, text)
 
 
+@cache
+def _planned(text: str, norm: str, eps: float) -> tuple[ResolvedComponent, ResolvedComponent]:
+    """An attack and a threat model with all their settings: once for a plan, as in `rbl run`."""
+    threat_model = Component(norm, {"eps": eps})
+    return catalog().resolve("attacks", parse_component(text)), catalog().resolve("threat_models", threat_model)
+
+
 def _run_ours(text: str, case: Case) -> Tensor:
-    attack = catalog().resolve("attacks", parse_component(text))
-    threat_model = catalog().resolve("threat_models", Component(case.norm, {"eps": case.eps}))
+    attack, threat_model = _planned(text, case.norm, case.eps)
     problem = AttackProblem(
         ProblemSetting(
             model=_ready(case),

@@ -32,6 +32,13 @@ class Linear(nn.Module):
         return torch.stack([score, torch.zeros_like(score)], dim=1)
 
 
+class Misleading(Linear):
+    """The same, but that the first coordinate promises most and ends at once: the first constants move nothing else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.stack([20 * (x[:, 0] - 0.49).relu(), torch.zeros_like(x[:, 0])], dim=1)
+
+
 def problem_on(
     model: nn.Module, clean: Tensor, labels: Tensor | None = None, objective: Objective | None = None
 ) -> AttackProblem:
@@ -81,12 +88,34 @@ def test_the_change_is_sparse() -> None:
 
 
 def test_ending_hopeless_searches_saves_passes_and_little_else() -> None:
-    model = Linear(3)
-    all_steps, early = problem_on(model, inputs(3)), problem_on(model, inputs(3))
+    model, clean = Misleading(3), inputs(3)
+    clean[:, 0] = 0.5
+    clean = clean[model(clean)[:, 0] > 0.25]
+    assert len(clean) > 5
+    all_steps, early = problem_on(model, clean), problem_on(model, clean)
     ead(all_steps, steps=100, abort_early=False)
     ead(early, steps=100)
-    assert early.counted_model.forward_passes < all_steps.counted_model.forward_passes
+    assert early.found().all()
+    assert early.counted_model.forward_passes < 0.9 * all_steps.counted_model.forward_passes
     assert early.nearest().median() <= 1.02 * all_steps.nearest().median()
+
+
+def test_further_constants_come_nearer() -> None:
+    net = nn.Sequential(nn.Linear(30, 20), nn.Tanh(), nn.Linear(20, 3)).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for values in net.parameters():
+        values.copy_(torch.randn(values.shape, generator=generator) / values.shape[-1] ** 0.5)
+    clean = torch.rand(24, 30, generator=generator)
+    distances = []
+    for around in (0, 2, 6):
+        problem = problem_on(net, clean)
+        ead(problem, steps=100, around=around, final_search=0)
+        assert problem.found().all()
+        distances.append(problem.nearest())
+    first, three, seven = distances
+    assert (three <= first).all()
+    assert (seven <= three).all()
+    assert float((seven < first).float().mean()) > 0.5
 
 
 @pytest.mark.slow

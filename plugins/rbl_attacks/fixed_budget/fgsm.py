@@ -9,8 +9,7 @@ def fgsm(problem: AttackProblem, *, random_start: bool = False, loss: str | None
     random_start: begin at a random point of the region (Wong et al. 2020) and not at the clean input.
     loss: one of the objective's losses; None: its usual one.
     """
-    x = problem.random_start() if random_start else problem.clean
-    _, gradient = problem.loss_and_gradient(x, loss)
-    x, gradient = problem.drop_done(x, gradient)
+    start = problem.random_start() if random_start else problem.clean.clone()
+    (x,) = problem.drop_done(problem.ascend(start, problem.eps, loss))
     if not problem.finished:
-        problem.submit(problem.project(x + problem.eps * problem.steepest(gradient, x)))
+        problem.submit(x)

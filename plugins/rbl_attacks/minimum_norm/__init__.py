@@ -18,6 +18,11 @@ def _fab_passes(params: Mapping[str, Any]) -> tuple[int, int]:
     return forward, gradients * params["steps"] * searches
 
 
+def _ead_passes(params: Mapping[str, Any]) -> tuple[int, int]:
+    searches = min(params["binary_search_steps"], 1 + params["around"])
+    return searches * (params["steps"] + 1) + 1 + params["final_search"], searches * params["steps"] + 1
+
+
 SPECS: list[AttackSpec] = [
     AttackSpec(
         name="fab",
@@ -92,11 +97,8 @@ SPECS: list[AttackSpec] = [
         threat_models=("l1",),
         minimum_norm=True,
         quick={"binary_search_steps": 3, "steps": 50},
-        version="2",
-        estimate_passes=lambda params: (
-            params["binary_search_steps"] * (params["steps"] + 1) + 1 + params["final_search"],
-            params["binary_search_steps"] * params["steps"] + 1,
-        ),
+        version="3",
+        estimate_passes=_ead_passes,
     ),
     AttackSpec(
         name="pdpgd",

@@ -34,7 +34,7 @@ def accumulated(problem: AttackProblem, velocity: Tensor, gradient: Tensor, deca
 
 
 def _mean_size(gradient: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(gradient.flatten(1), ord=1, dim=1) / gradient[0].numel()
+    return gradient.abs().flatten(1).mean(1)  # vector_norm takes 4 times as long on a CPU
 
 
 def step_size_or_default(problem: AttackProblem, step_size: float | None, steps: int) -> float:
