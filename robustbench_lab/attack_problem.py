@@ -37,7 +37,7 @@ from robustbench_lab.problem_parts.problem_pieces import Pieces
 from robustbench_lab.problem_parts.problem_setting import Candidate, ProblemSetting, Progress
 from robustbench_lab.records import Finding
 from robustbench_lab.sample_trees import join_results, take
-from robustbench_lab.threat_models.climbing import Cuttable, climbed
+from robustbench_lab.threat_models.climbing import climbed, is_cuttable
 from robustbench_lab.threat_models.discrete_region import Discrete
 from robustbench_lab.threat_models.masked_region import MaskedRegion
 from robustbench_lab.threat_models.scaled_region import Scaled
@@ -277,7 +277,7 @@ class AttackProblem:
         The same as `project(x + size * steepest(gradient, x))` with the gradient of `loss_and_gradient`, in less time
         and memory: one forward and one backward pass a sample.
         """
-        if self._points is not None or not isinstance(self._region, Cuttable):
+        if self._points is not None or not is_cuttable(self._region):
             _, gradient = self.loss_and_gradient(x, loss)
             return climbed(self._region, gradient, x, size)
         check_like(x, self.clean)

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustbench_lab.contracts import Region
 from robustbench_lab.problem_parts.candidate_ledger import Rows
 from robustbench_lab.sample_trees import cut
-from robustbench_lab.threat_models.climbing import Cuttable
+from robustbench_lab.threat_models.climbing import is_cuttable
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Piece:
         """The region around these."""
         if len(self.clean) == len(self.around.clean):
             return self.around
-        if isinstance(self.around, Cuttable):
+        if is_cuttable(self.around):
             return self.around.cut(self.part.start, self.part.stop)
         return self.around.select(torch.arange(self.part.start, self.part.stop, device=self.clean.device))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -17,6 +18,7 @@ from robustbench_lab.ranking.leaderboard import (
     build_leaderboard,
 )
 from robustbench_lab.records import (
+    MINIMUM_NORM,
     Cell,
     CellRecord,
     Finding,
@@ -114,6 +116,19 @@ def example_result(
         batch_size=128,
         executor="inline",
     )
+
+
+def example_minimum_norm_result(
+    distances: Sequence[float | None], *, clean: Sequence[bool] | None = None, eps: float = 8 / 255, **cell: Any
+) -> CellRecord:
+    """A finished cell of an attack that looks for the nearest adversarial input; None: it found none."""
+    correct = [True] * len(distances) if clean is None else clean
+    found = np.array([np.nan if one is None else one for one in distances], dtype=np.float32)
+    robust = [right and not bool(one <= np.float32(eps)) for right, one in zip(correct, found, strict=True)]
+    marked = Finding(MINIMUM_NORM, Severity.INFO, "looked for the nearest adversarial input")
+    record = example_result(robust, clean=correct, eps=eps, findings=(marked,), **cell)
+    outcomes = Outcomes(np.array(correct), np.array(robust), np.where(correct, found, 0).astype(np.float32))
+    return replace(record, outcomes=outcomes)
 
 
 def example_gap(status: Status, reason: str, **cell: Any) -> CellRecord:

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 
 from robustbench_lab.errors import UsageError
-from robustbench_lab.records import MINIMUM_NORM, Finding, Severity, Status
+from robustbench_lab.records import Finding, Severity, Status
 from robustbench_lab.report import figures
 from robustbench_lab.report.html import render, write_report
 from robustbench_lab.report.page_figures import MOST_CURVES
 from robustbench_lab.statistics import clopper_pearson
-from robustbench_lab.testing.example_results import example_gap, example_leaderboard, example_records, example_result
+from robustbench_lab.testing.example_results import (
+    example_gap,
+    example_leaderboard,
+    example_minimum_norm_result,
+    example_records,
+    example_result,
+)
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -176,22 +182,12 @@ def test_the_curve_starts_at_the_accuracy_without_attack_and_has_a_point_for_eac
     assert [one.value for one in curve.estimates] == [0.75, 0.5, 0.25]
 
 
-def minimum_norm_result(distances, *, clean=None, eps=8 / 255, **cell):
-    """A finished cell of an attack that looks for the nearest input; None: it found none."""
-    correct = [True] * len(distances) if clean is None else clean
-    found = np.array([np.nan if one is None else one for one in distances], dtype=np.float32)
-    robust = [right and not one <= eps for right, one in zip(correct, found.tolist(), strict=True)]
-    marked = Finding(MINIMUM_NORM, Severity.INFO, "looked for the nearest adversarial input")
-    record = example_result(robust, clean=correct, eps=eps, findings=(marked,), **cell)
-    return replace(record, outcomes=replace(record.outcomes, distance=np.where(correct, found, 0).astype(np.float32)))
-
-
 def value_at(curve, eps):
     return next(one.value for place, one in zip(curve.eps, curve.estimates, strict=True) if place >= eps)
 
 
 def test_one_minimum_norm_result_gives_the_whole_curve():
-    record = minimum_norm_result([0.01, 0.02, 0.05, None, 0.0], clean=[True] * 4 + [False], eps=0.03)
+    record = example_minimum_norm_result([0.01, 0.02, 0.05, None, 0.0], clean=[True] * 4 + [False], eps=0.03)
     (curve,) = figures.security_curves(example_leaderboard([record]).tables)
     assert curve.fine
     assert curve.evaluated == (0.0, 0.03)
@@ -205,7 +201,7 @@ def test_one_minimum_norm_result_gives_the_whole_curve():
 
 def test_the_curve_of_several_attacks_takes_the_smallest_distance_and_every_budget():
     records = [
-        minimum_norm_result([0.01, 0.06, None], eps=0.03, attack="fgsm"),
+        example_minimum_norm_result([0.01, 0.06, None], eps=0.03, attack="fgsm"),
         example_result([True, False, True], eps=0.03, attack="pgd"),
         example_result([False, False, False], eps=0.05, attack="pgd"),
     ]
@@ -217,14 +213,14 @@ def test_the_curve_of_several_attacks_takes_the_smallest_distance_and_every_budg
 
 def test_at_the_evaluated_budget_the_curve_agrees_with_the_table():
     generator = np.random.default_rng(0)
-    record = minimum_norm_result(generator.exponential(0.03, 200).tolist(), eps=8 / 255)
+    record = example_minimum_norm_result(generator.exponential(0.03, 200).tolist(), eps=8 / 255)
     table = example_leaderboard([record]).tables[0]
     (curve,) = figures.security_curves([table])
     assert curve.estimates[curve.eps.index(8 / 255)] == table.rows[0].metrics["robust_accuracy"]
 
 
 def test_a_fine_curve_is_drawn_with_a_mark_at_evaluated_budgets_only():
-    record = minimum_norm_result([0.01, 0.02, 0.05, None], eps=0.03)
+    record = example_minimum_norm_result([0.01, 0.02, 0.05, None], eps=0.03)
     text = render(example_leaderboard([record]), {})
     assert "100.0% at 0, 50.0% at 0.03" in text
     assert "upper bound" in text
@@ -233,7 +229,7 @@ def test_a_fine_curve_is_drawn_with_a_mark_at_evaluated_budgets_only():
 
 def test_a_curve_where_every_sample_is_wrong_or_none_is_broken_is_drawn():
     for distances, clean in (([None, None], [True, True]), ([0.0, 0.0], [False, False])):
-        Page(render(example_leaderboard([minimum_norm_result(distances, clean=clean)]), {}))
+        Page(render(example_leaderboard([example_minimum_norm_result(distances, clean=clean)]), {}))
 
 
 def test_rows_without_a_rank_have_no_curve():

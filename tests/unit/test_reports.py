@@ -1,4 +1,4 @@
-"""Text formats of a leaderboard, and the machine-readable documents with their schemas."""
+"""Text formats of a leaderboard."""
 
 import csv
 import io
@@ -6,25 +6,20 @@ import json
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
-from referencing import Registry, Resource
 from rich.console import Console
 
-from robustbench_lab.cli.output import say
 from robustbench_lab.contracts import Estimate
 from robustbench_lab.printable_text import printable
 from robustbench_lab.ranking.leaderboard import LeaderboardDefinition, NamedMetric, build_leaderboard
-from robustbench_lab.records import MINIMUM_NORM, Finding, Outcomes, Severity, Status
-from robustbench_lab.report import cell_view, formatting, json_documents, latex, markdown, reproduce, table
+from robustbench_lab.records import Finding, Severity, Status
 from robustbench_lab.report import csv as csv_format
+from robustbench_lab.report import formatting, latex, markdown, table
 from robustbench_lab.report import json as json_format
-from robustbench_lab.report.attack_comparison import compare_attacks
 from robustbench_lab.report.listing_table import version_text
 from robustbench_lab.tasks.classification import Classification
 from robustbench_lab.testing.example_results import (
@@ -35,7 +30,6 @@ from robustbench_lab.testing.example_results import (
     example_result,
 )
 
-SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -343,268 +337,3 @@ def test_a_metric_that_is_no_share_is_not_shown_in_percent():
     for render in (table.render, markdown.render, latex.render):
         assert "0.5" in render(built)
         assert "50.0" not in render(built)
-
-
-# ---------------------------------------------------------------- one cell
-
-
-def shown(record, provenance, **options):
-    stream = io.StringIO()
-    Console(file=stream, width=100, color_system=None).print(cell_view.renderable(record, provenance, **options))
-    return stream.getvalue()
-
-
-def test_a_cell_is_shown_with_definition_result_findings_and_provenance():
-    finding = Finding("loss-still-rises", Severity.SUSPECT, "the loss still rises", 1.0)
-    record = example_result([True, False], model="net(width=[1, 2])", findings=(finding,))
-    provenance = {"run_id": "r1", "environment": {"libraries": {"torch": "2.15"}}}
-    text = shown(record, provenance, metrics=CLASSIFIER_METRICS)
-    for part in (
-        record.cell.cell_id,
-        "net(width=[1, 2])",
-        "8/255",
-        "50.0% [1.3, 98.7]",
-        "loss-still-rises",
-        "(1 sample)",
-        "11/10",
-        "r1",
-        "2.15",
-    ):
-        assert part in text
-
-
-def test_provenance_is_a_command_to_copy_and_one_line_of_libraries_or_else_what_was_asked_for():
-    record = example_result([True, False])
-    run = {
-        "run_id": "r1",
-        "command": "rbl run --attack pgd",
-        "spec": {"attacks": ["pgd"]},
-        "environment": {"libraries": {"numpy": "2.4", "torch": "2.15"}},
-    }
-    text = shown(record, run)
-    assert [line.split() for line in text.splitlines() if "rbl run" in line] == [["command", *run["command"].split()]]
-    assert "numpy 2.4, torch 2.15" in text
-    assert "spec" not in text
-    assert "spec attacks 1" in shown(record, {**run, "command": None})
-
-
-def minimum_norm_result():
-    """Six samples at budget 0.1: wrong, broken at 0.02, 0.1 and 0.15, broken far away, and never broken."""
-    correct = np.array([False, True, True, True, True, True])
-    distance = np.array([0, 0.02, 0.1, 0.15, 9.0, np.nan], dtype=np.float32)
-    outcomes = Outcomes(correct, np.array([False, False, False, True, True, True]), distance)
-    marked = Finding(MINIMUM_NORM, Severity.INFO, "looked for the nearest adversarial input")
-    return replace(example_result(outcomes.robust, clean=correct, eps=0.1, findings=(marked,)), outcomes=outcomes)
-
-
-def test_a_minimum_norm_cell_is_shown_with_its_median_distance_and_what_holds_at_other_budgets():
-    lines = [
-        " ".join(line.split()) for line in shown(minimum_norm_result(), {}, metrics=CLASSIFIER_METRICS).split("\n")
-    ]
-    assert "Median distance 0.15" in lines
-    for budget, share in (("0.025", "66.7%"), ("0.05", "66.7%"), ("0.1", "50.0%"), ("0.2", "33.3%"), ("0.4", "33.3%")):
-        assert any(line.startswith(f"Robust at {budget} at most {share}") for line in lines)
-    assert "Median distance" not in shown(example_result([True, False]), {}, metrics=CLASSIFIER_METRICS)
-
-
-def test_a_median_distance_that_does_not_exist_is_said_in_words():
-    record = minimum_norm_result()
-    none = replace(record.outcomes, distance=np.array([0, 0.02, 0.1, np.nan, np.nan, np.nan], dtype=np.float32))
-    assert "none found for most samples" in shown(replace(record, outcomes=none), {}, metrics=CLASSIFIER_METRICS)
-
-
-def test_a_failed_cell_is_shown_with_its_reason_and_no_result():
-    text = shown(example_gap(Status.FAILED, "RuntimeError: [bold]boom[/bold]"), {})
-    assert "RuntimeError: [bold]boom[/bold]" in text
-    assert "accuracy" not in text
-
-
-def test_a_cell_is_shown_sample_by_sample_where_asked_for():
-    record = example_result([True, False, False], clean=[True, True, False])
-    assert "digits-1" not in shown(record, {})
-    lines = [line.split() for line in shown(record, {}, samples=True).splitlines() if line.startswith("digits-")]
-    assert lines == [
-        ["digits-0", "right", "robust", "—"],
-        ["digits-1", "right", "broken", "0.03137"],
-        ["digits-2", "wrong", "wrong", "0"],
-    ]
-
-
-# ---------------------------------------------------------------- commands
-
-
-def test_the_command_of_a_row_names_everything_that_defines_it_and_is_safe_to_paste():
-    import shlex
-
-    name = "torch(path='my model.py:make', weights=\"$(rm -rf x)\")"
-    records = [
-        example_result([True], model=name, defense="jpeg(quality=75)", seed=3),
-        example_result([True], model=name, defense="jpeg(quality=75)", attack="noise", adversary="adaptive", seed=4),
-    ]
-    (one,) = example_leaderboard(records).tables
-    command = shlex.split(reproduce.reproduce_command(one, records))
-    assert command[:2] == ["rbl", "run"]
-    given = list(zip(command[2::2], command[3::2], strict=True))
-    assert given == [
-        ("--model", name),
-        ("--defense", "jpeg(quality=75)"),
-        ("--dataset", "digits"),
-        ("--attack", "pgd"),
-        ("--attack", "noise"),
-        ("--norm", "linf"),
-        ("--eps", "8/255"),
-        ("--objective", "untargeted"),
-        ("--samples", "1"),
-        ("--seed", "3"),
-        ("--seed", "4"),
-    ]
-
-
-def test_the_command_names_the_plugin_files_of_its_runs():
-    records = [example_result([True], attack="mine")]
-    (one,) = example_leaderboard(records).tables
-    command = reproduce.reproduce_command(one, records, ["my attack.py", "other.py"])
-    assert command.startswith("rbl run --plugin 'my attack.py' --plugin other.py --model ")
-
-
-@pytest.mark.parametrize("eps", [8 / 255, 0.031, 1 / 3, 0.5, 1e-7])
-def test_the_budget_in_a_command_is_exact(eps):
-    records = [example_result([True], eps=eps)]
-    (one,) = example_leaderboard(records).tables
-    number, _, steps = re.search(r"--eps (\S+)", reproduce.reproduce_command(one, records)).group(1).partition("/")
-    assert (float(number) / float(steps) if steps else float(number)) == eps
-
-
-# ---------------------------------------------------------------- machine-readable documents
-
-
-@pytest.fixture(scope="module")
-def validators():
-    schemas = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.schema.json")}
-    registry = Registry().with_resources((name, Resource.from_contents(one)) for name, one in schemas.items())
-    for schema in schemas.values():
-        Draft202012Validator.check_schema(schema)
-    return {
-        name.removesuffix(".schema.json"): Draft202012Validator(one, registry=registry) for name, one in schemas.items()
-    }
-
-
-def documents(board):
-    provenance = {"run_id": "r1", "environment": {"torch": "2.15"}}
-    records = board.records
-    yield "run", json_documents.run_document("r1", "rbl.db", records)
-    yield "leaderboard", json_documents.leaderboard_document(board)
-    yield "comparison", json_documents.comparison_document(compare_attacks(board))
-    for record in records:
-        yield "cell", json_documents.cell_document(record, provenance, samples=True)
-        yield "cell", json_documents.cell_document(record, provenance)
-
-
-def objects(document, place=()):
-    """Every object in a document but those whose keys are free, with the way to it."""
-    if isinstance(document, dict):
-        if not place or place[-1] not in ("params", "provenance", "environment"):
-            if place[-1:] != ("metrics",):
-                yield document
-            for key, value in document.items():
-                yield from objects(value, (*place, key))
-    elif isinstance(document, list):
-        for value in document:
-            yield from objects(value, (*place, "[]"))
-
-
-def test_every_document_is_valid_json_under_its_schema(board, validators):
-    for name, document in documents(board):
-        read = json.loads(json.dumps(document, allow_nan=False))
-        assert [error.message for error in validators[name].iter_errors(read)] == []
-    assert json.loads(json_format.render(board)) == json.loads(json.dumps(json_documents.leaderboard_document(board)))
-
-
-def test_the_schemas_forbid_unknown_keys_and_require_known_ones_at_every_depth(validators):
-    finding = Finding("zero-gradient", Severity.SUSPECT, "the gradient is zero", 1.0)
-    records = [
-        example_result([True], findings=(finding,)),
-        example_gap(Status.FAILED, "boom", attack="fgsm", samples=1),
-    ]
-    small = example_leaderboard(records)
-    for name in ("run", "leaderboard", "comparison", "cell"):
-        document = json.loads(json.dumps(next(one for kind, one in documents(small) if kind == name)))
-        for inner in objects(document):
-            inner["surprise"] = 1
-            assert not validators[name].is_valid(document)
-            del inner["surprise"]
-            for key in [key for key in inner if key != "outcomes"]:
-                value = inner.pop(key)
-                assert not validators[name].is_valid(document), key
-                inner[key] = value
-        assert validators[name].is_valid(document)
-
-
-def test_the_schemas_allow_metrics_for_finished_cells_only(board, validators):
-    document = json_documents.run_document("r1", "rbl.db", [example_gap(Status.FAILED, "boom")])
-    assert validators["run"].is_valid(document)
-    document["cells"][0]["metrics"] = {"robust_accuracy": {"value": 1.0, "low": 0.9, "high": 1.0}}
-    assert not validators["run"].is_valid(document)
-
-
-def test_a_cell_has_every_key_that_scripts_rely_on():
-    record = example_result([True, False, False], clean=[True, True, False])
-    document = json_documents.run_document("r1", "rbl.db", [record])["cells"][0]
-    promised = """cell_id status reason task model defense dataset attack objective norm eps seed samples metrics
-        forward_per_sample backward_per_sample wall_seconds verdict"""
-    assert set(promised.split()) <= set(document)
-    assert document["samples"] == 3
-    assert document["eps"] == 8 / 255
-    assert document["metrics"]["clean_accuracy"]["value"] == pytest.approx(2 / 3)
-    assert set(document["metrics"]["robust_accuracy"]) == {"value", "low", "high"}
-
-
-def test_the_samples_of_a_cell_are_listed_with_null_where_nothing_broke_them():
-    record = example_result([True, False, False], clean=[True, True, False])
-    document = json_documents.cell_document(record, {}, samples=True)
-    assert [one["sample_id"] for one in document["outcomes"]] == ["digits-0", "digits-1", "digits-2"]
-    assert [one["distance"] for one in document["outcomes"]] == [None, pytest.approx(8 / 255), 0.0]
-    assert [(one["clean_correct"], one["robust"]) for one in document["outcomes"]] == [
-        (True, True),
-        (True, False),
-        (False, False),
-    ]
-    assert "outcomes" not in json_documents.cell_document(record, {})
-
-
-def test_a_minimum_norm_cell_has_bounds_at_other_budgets_and_others_have_none(validators):
-    document = json.loads(json.dumps(json_documents.cell_document(minimum_norm_result(), {}), allow_nan=False))
-    assert validators["cell"].is_valid(document)
-    assert document["distances"]["median"] == pytest.approx(0.15)
-    shares = {one["eps"]: one["share"]["value"] for one in document["distances"]["robust_at"]}
-    expected = {0.025: 4 / 6, 0.05: 4 / 6, 0.1: 3 / 6, 0.2: 2 / 6, 0.4: 2 / 6}
-    assert shares == pytest.approx(expected)
-    assert shares[0.1] == document["metrics"]["robust_accuracy"]["value"]
-    assert json_documents.cell_document(example_result([True, False]), {})["distances"] is None
-
-
-def test_numbers_that_json_lacks_become_null():
-    given = {"nan": math.nan, "inf": [math.inf, 1.5], "path": Path("a"), "pair": (1, None), "np": np.float64(0.5)}
-    assert json_documents.plain_json(given) == {
-        "nan": None,
-        "inf": [None, 1.5],
-        "path": "a",
-        "pair": [1, None],
-        "np": 0.5,
-    }
-
-
-def test_a_row_for_data_frames_is_flat():
-    row = json_documents.cell_row(example_result([True, False]))
-    assert row["robust_accuracy"] == 0.5
-    assert {"robust_accuracy_low", "robust_accuracy_high"} <= set(row)
-    assert not any(isinstance(value, dict | list) for value in row.values())
-
-
-def test_no_field_of_a_stored_cell_and_no_message_moves_the_cursor(capsys):
-    bad = "\x1b[31m\u202e"
-    record = example_result([True, False], findings=(Finding(bad, Severity.SUSPECT, bad),))
-    record = replace(record, cell=replace(record.cell, adversary=bad), device=bad, executor=bad)
-    say(bad)
-    text = shown(record, {bad: bad}) + capsys.readouterr().err
-    assert not [letter for letter in text if not letter.isprintable() and letter != "\n"]
