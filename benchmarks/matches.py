@@ -278,14 +278,14 @@ MATCHES = [
         "ead, up to 5 searches of 200 steps that may end early",
         "l1",
         12.0,
-        "ead(steps=200, binary_search_steps=5, around=0)",
+        "ead(steps=200, searches=5, around=0)",
         {"foolbox": foolbox("EADAttack", minimum_norm=True, steps=200, binary_search_steps=5, decision_rule="L1")},
     ),
     nearest(
         "ead, 5 whole searches of 200 steps",
         "l1",
         12.0,
-        "ead(steps=200, binary_search_steps=5, around=4, abort_early=False)",
+        "ead(steps=200, searches=5, around=4, abort_early=False)",
         {
             "foolbox": foolbox(
                 "EADAttack",

@@ -19,7 +19,7 @@ def _fab_passes(params: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _ead_passes(params: Mapping[str, Any]) -> tuple[int, int]:
-    searches = min(params["binary_search_steps"], 1 + params["around"])
+    searches = min(params["searches"], 1 + params["around"])
     return searches * (params["steps"] + 1) + 1 + params["final_search"], searches * params["steps"] + 1
 
 
@@ -96,7 +96,7 @@ SPECS: list[AttackSpec] = [
         summary="elastic-net attack: l1 and l2 at once by shrinkage-thresholding (Chen et al. 2018)",
         threat_models=("l1",),
         minimum_norm=True,
-        quick={"binary_search_steps": 3, "steps": 50},
+        quick={"searches": 3, "steps": 50},
         version="3",
         estimate_passes=_ead_passes,
     ),

@@ -30,7 +30,7 @@ _AROUND = (2.0, 0.5, 4.0, 1.4, 2.8, 0.7)
 def ead(
     problem: AttackProblem,
     *,
-    binary_search_steps: Count = 9,
+    searches: Count = 9,
     around: Annotated[int, Field(ge=0, le=len(_AROUND))] = 2,
     steps: Count = 300,
     step_size: Above0 = 0.01,
@@ -46,7 +46,7 @@ def ead(
     sample by itself when a search is hopeless, and does not bisect c: the nearest success comes late in a search and
     seldom with the smallest c that leads to one, so c grows until it does, and then others around it are tried.
 
-    binary_search_steps: constants c that are tried for each sample at most.
+    searches: constants c that are tried for each sample at most.
     around: how many of them around the first that breaks the sample: 2, 1/2, 4, 1.4, 2.8 and 0.7 times it.
     steps: gradient steps of one search at most; 1000 in the paper.
     step_size: at the start of a search, in units of the data's range; it falls to 0 with the square root.
@@ -60,7 +60,7 @@ def ead(
     const = _first_const(problem, step_size, regularization)
     successes = torch.zeros_like(const, dtype=torch.int64)
     factors = const.new_tensor((1.0, *_AROUND, math.nan))
-    for _ in range(binary_search_steps):
+    for _ in range(searches):
         problem.new_search(ascends=False)
         _search(problem, const, steps, step_size, regularization, abort_early=abort_early)
         found = problem.found()
@@ -74,7 +74,7 @@ def ead(
 
 
 def _first_const(problem: AttackProblem, step_size: float, regularization: float) -> Tensor:
-    """Three times the constant below which the first step shrinks to nothing, `[A]`."""
+    """A few times the constant below which the first step shrinks to nothing, `[A]`."""
     problem.new_search(ascends=False)
     _, gradient = problem.loss_and_gradient(problem.clean, "margin")
     largest = gradient.nan_to_num_(0, 0, 0).flatten(1).abs().amax(1) * unit(problem)
