@@ -84,7 +84,7 @@ class CandidateLedger:
         """Remember which samples were queried anywhere but at their clean inputs."""
         if self._all_moved:
             return
-        # On a CPU in a fifth of the time of (x != clean).any(1); the difference to what is not a number is none either.
+        # A fifth of the time of (x != clean).any(1) on a CPU; what is not a number differs, too.
         moved = ((x - clean).abs_().flatten(1).amax(1) != 0).nonzero().squeeze(1)
         self.unmoved.index_fill_(0, _places(rows, moved), False)
         self._all_moved = not bool((self.unmoved & self._attacked).any())
